@@ -1,0 +1,62 @@
+"""Every error passivx raises on purpose, grouped by what the caller can do about it.
+
+PassivxError              exit code 1: the request failed, the message says why
+├── ConfigError           exit code 2: fix the file or the settings; ``problems`` lists all of them
+└── DataError             fix, re-download or leave out the data file; ``path`` and ``line`` say where
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ConfigError", "DataError", "PassivxError", "Problem"]
+
+
+class PassivxError(Exception):
+    """Base of all errors a user can act on; the command line prints it and exits with exit_code."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with a config: where, what was there, and what is wanted."""
+
+    field: str
+    value: object
+    message: str
+
+    def __str__(self) -> str:
+        # A value can be a whole document pasted into the wrong place: show enough to find it.
+        shown = repr(self.value)
+        if len(shown) > 80:
+            shown = shown[:77] + "..."
+        return f"{self.field}: {self.message}, was {shown}" if self.field else self.message
+
+
+class ConfigError(PassivxError):
+    """A config, market or settings file cannot be used; ``problems`` holds every reason."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], source: Path | str | None = None) -> None:
+        self.problems = tuple(problems)
+        self.source = source
+        head = f"{source}: " if source is not None else ""
+        lines = [str(problem) for problem in self.problems]
+        if len(lines) == 1:
+            super().__init__(head + lines[0])
+        else:
+            super().__init__(f"{head}{len(lines)} problems\n" + "\n".join(f"  {x}" for x in lines))
+
+
+class DataError(PassivxError):
+    """A tick file cannot be used; names the file and, where there is one, the line."""
+
+    def __init__(self, message: str, path: Path | str | None = None, line: int | None = None):
+        self.path = path
+        self.line = line
+        where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
+        super().__init__(where + message)

@@ -1,0 +1,1 @@
+"""Numbers and tables from results; never imports an engine."""
