@@ -6,20 +6,26 @@ checked; it flatters, and its summary says so.
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 
 from passivx._core import compat
 from passivx._core.types import KIND_NAMES
 from passivx.config import Config
 from passivx.data.ticks import Ticks
-from passivx.errors import ConfigError, Problem
+from passivx.errors import ConfigError, DataError, Problem
+from passivx.files import write_folder
 from passivx.models import Market
 from passivx.report.metrics import compat_summary, equity_at_fills
 
@@ -27,6 +33,9 @@ __all__ = ["ENGINES", "METHODS", "BacktestResult", "backtest", "backtest_flat"]
 
 ENGINES = ("compat",)
 METHODS = ("auto", "scan")
+
+# The file that makes a folder a result folder.
+RESULT_MARK = "summary.json"
 
 # Least ms between two fills when the settings do not say: the original's own default.
 COMPAT_LATENCY_MS = 1000.0
@@ -106,6 +115,51 @@ class BacktestResult:
             ),
         }
 
+    def save(self, folder: Path, *, ticks: Ticks, config: Config, market: Market) -> None:
+        """Write the result folder, whole or not at all: summary, fills, equity, config, market.
+
+        An earlier result in ``folder`` is replaced; anything else there is left alone.
+
+        Raises
+        ------
+        PassivxError
+            If ``folder`` holds something that is not a result, or cannot be written.
+        """
+        about = {
+            "passivx_version": version("passivx"),
+            "ticks": {
+                "rows": len(ticks),
+                "sha256": ticks.sha256(),
+                "sources": list(ticks.report.sources),
+                "first_ts_ms": self.start_ms,
+                "last_ts_ms": self.end_ms,
+            },
+            "starting_balance": self.settings["starting_balance"],
+            "latency_ms": self.settings["latency_simulation_ms"],
+        }
+        summary = {"about": about, "summary": self.summary}
+        options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
+        write_folder(
+            folder,
+            {
+                RESULT_MARK: orjson.dumps(summary, option=options),
+                "fills.csv": _csv(self.fills),
+                "equity.csv": _csv(self.equity),
+                "config.json": config.to_json(),
+                "market.json": orjson.dumps(asdict(market), option=options),
+            },
+            mark=RESULT_MARK,
+        )
+
+
+def _csv(records: npt.NDArray[np.void]) -> str:
+    """Return a table as text; floats in the shortest form that reads back to the same number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(records.dtype.names or ())
+    writer.writerows(records.tolist())
+    return text.getvalue()
+
 
 def backtest(
     ticks: Ticks,
@@ -179,6 +233,9 @@ def backtest_flat(
     _choose("engine", engine, ENGINES)
     _choose("method", method, METHODS)
     record = _compat_record(settings)
+    if len(ticks) == 0 or (ticks.price == ticks.price[0]).all():
+        sources = ", ".join(ticks.report.sources) or None
+        raise DataError("needs ticks of at least two different prices", sources)
     fills, liquidated, n_ticks = compat.run(
         ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
     )
