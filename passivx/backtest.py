@@ -233,12 +233,12 @@ def backtest_flat(
     _choose("engine", engine, ENGINES)
     _choose("method", method, METHODS)
     record = _compat_record(settings)
-    if len(ticks) == 0 or (ticks.price == ticks.price[0]).all():
-        sources = ", ".join(ticks.report.sources) or None
-        raise DataError("needs ticks of at least two different prices", sources)
-    fills, liquidated, n_ticks = compat.run(
-        ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
-    )
+    try:
+        fills, liquidated, n_ticks = compat.run(
+            ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
+        )
+    except ValueError as e:
+        raise DataError(str(e), ", ".join(ticks.report.sources) or None) from e
     outcome = "end"
     if liquidated:
         outcome = "long_liquidation" if fills["pos_size"][-1] > 0.0 else "shrt_liquidation"
