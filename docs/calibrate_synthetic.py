@@ -11,17 +11,16 @@ import gzip
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from passivx.data.synthetic import SyntheticTrades
+from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
 
 Floats = npt.NDArray[np.float64]
 
-# File below the data folder, price step, quantity step (data/README.md).
+# File below the data folder, price step, quantity step. RIVERUSDT is aggregated: prints of one
+# order at one price are one row, so equal prices and its moves do not compare with the rest.
 RECORDED = {
     "RIVERUSDT 2026": ("binance_usdm/RIVERUSDT-aggTrades-2026-02-01T00.csv.gz", 0.001, 0.1),
     "BTCUSDT 2020": ("binance_usdm/BTCUSDT-trades-2020-02-22T00.csv.gz", 0.01, 0.001),
@@ -62,63 +61,103 @@ def kurtosis(x: Floats) -> float:
 
 
 def measure(
-    price: Floats, qty: Floats, ts_ms: Floats, buyer_maker: Floats, *, price_step: float, qty_step: float
+    price: Floats,
+    qty: Floats,
+    ts_ms: Floats,
+    buyer_maker: Floats,
+    *,
+    price_step: float,
+    qty_step: float,
 ) -> dict[str, float]:
-    """Return the statistics of a trade stream that the model is meant to resemble."""
+    """Return the statistics of a trade stream that the model is meant to share with real ones."""
     steps = np.rint(price / price_step)
+    lots = np.rint(qty / qty_step)
     moves = np.diff(steps)
+    distance = np.abs(moves)
     sold = buyer_maker != 0
     same = sold[1:] == sold[:-1]
-    moved = np.abs(moves[moves != 0])
+    # The bounce: how far the price goes toward the new side when the side changes.
+    bounce = np.where(sold[1:], -moves, moves)[~same]
     gaps = np.diff(ts_ms)
-    hours = (ts_ms[-1] - ts_ms[0]) / 3.6e6
-    lots = np.rint(qty / qty_step)
-    # A bounce: the side flips and the price moves toward the new side (ask above bid).
-    flips = ~same
-    toward = np.where(sold[1:], -moves, moves)
-    per_second = np.bincount(((ts_ms - ts_ms[0]) // 1000.0).astype(np.int64))
+    seconds = (ts_ms[-1] - ts_ms[0]) / 1e3
+    per_second = np.bincount(((ts_ms - ts_ms[0]) // 1e3).astype(np.int64)).astype(np.float64)
     result = {
-        "prints per second": len(price) / (hours * 3600.0),
-        "share of equal prices": float((moves == 0).mean()),
-        "median |move| when moved, bp": float(np.median(moved / steps[1:][moves != 0]) * 1e4),
-        "p99 |move|, bp": float(np.quantile(np.abs(moves) / steps[1:], 0.99) * 1e4),
-        "median |move| when moved, steps": float(np.median(moved)),
-        "p99 |move|, steps": float(np.quantile(np.abs(moves), 0.99)),
-        "share of moves of 1 step": float((moved == 1).mean()),
-        "P(same side)": float(same.mean()),
-        "mean run of a side": float(len(sold) / (1 + flips.sum())),
-        "P(equal price | same side)": float((moves[same] == 0).mean()),
-        "P(toward new side | flip)": float((toward[flips] > 0).mean()),
-        "median bounce, steps": float(np.median(toward[flips])),
-        "autocorr of moves, lag 1": autocorrelation(moves, 1),
-        "autocorr of sides, lag 10": autocorrelation(sold.astype(np.float64), 10),
-        "share of buyer-maker prints": float(sold.mean()),
-        "share of 0 ms gaps": float((gaps == 0).mean()),
+        "prints a second": len(price) / seconds,
+        "equal to the price before": float((distance == 0).mean()),
+        "the same, side unchanged": float((distance[same] == 0).mean()),
+        "moves that are 1 step": float((distance[distance > 0] == 1).mean()),
+        "p99 of moves, steps": float(np.quantile(distance, 0.99)),
+        "p99 of moves, bp": float(np.quantile(distance / steps[1:], 0.99) * 1e4),
+        "autocorrelation of moves": autocorrelation(moves, 1),
+        "side as before": float(same.mean()),
+        "mean run of a side, prints": float(len(sold) / (1 + (~same).sum())),
+        "autocorrelation of side, lag 10": autocorrelation(sold.astype(np.float64), 10),
+        "buyer-maker prints": float(sold.mean()),
+        "side change moves price its way": float((bounce > 0).mean()),
+        "median bounce, steps": float(np.median(bounce)),
+        "gaps of 0 ms": float((gaps == 0).mean()),
+        "mean gap, ms": float(gaps.mean()),
         "CV of gaps": float(gaps.std() / gaps.mean()),
-        "Fano of prints per second": float(per_second.var() / per_second.mean()),
-        "autocorr of prints per second": autocorrelation(per_second.astype(np.float64), 1),
-        "qty median, steps": float(np.median(lots)),
-        "qty mean / median": float(lots.mean() / np.median(lots)),
-        "qty p99 / median": float(np.quantile(lots, 0.99) / np.median(lots)),
-        "qty share of 1 step": float((lots == 1).mean()),
+        "Fano factor of prints a second": float(per_second.var() / per_second.mean()),
+        "autocorrelation of prints a second": autocorrelation(per_second, 1),
+        "quantity median, steps": float(np.median(lots)),
+        "quantity mean / median": float(lots.mean() / np.median(lots)),
+        "quantity p99 / median": float(np.quantile(lots, 0.99) / np.median(lots)),
+        "volatility, % an hour": 0.0,
     }
-    for seconds in (1, 10, 60):
-        r = bar_returns(price, ts_ms, seconds)
-        result[f"volatility per hour, % ({seconds} s)"] = float(
-            np.sqrt((r**2).mean() * 3600 / seconds) * 100
-        )
-        result[f"kurtosis {seconds} s"] = kurtosis(r)
-        result[f"autocorr |return| {seconds} s, lag 1"] = autocorrelation(np.abs(r), 1)
-        result[f"autocorr |return| {seconds} s, lag 5"] = autocorrelation(np.abs(r), 5)
-        result[f"autocorr return {seconds} s, lag 1"] = autocorrelation(r, 1)
-        result[f"share of still bars {seconds} s"] = float((r == 0).mean())
-    result["max-min range, %"] = float((price.max() / price.min() - 1) * 100)
+    for bar in (1, 10, 60):
+        r = bar_returns(price, ts_ms, bar)
+        if bar == 10:
+            hourly = np.sqrt((r**2).mean() * 3600 / bar)
+            result["volatility, % an hour"] = float(hourly * 100)
+        result[f"excess kurtosis, {bar} s"] = kurtosis(r)
+        result[f"autocorrelation of return sizes, {bar} s"] = autocorrelation(np.abs(r), 1)
+        result[f"autocorrelation of returns, {bar} s"] = autocorrelation(r, 1)
     return result
 
 
+def measure_recorded(data: Path) -> dict[str, dict[str, float]]:
+    """Measure every recorded file below ``data``."""
+    return {
+        name: measure(*read_trades(data / file), price_step=price_step, qty_step=qty_step)
+        for name, (file, price_step, qty_step) in RECORDED.items()
+    }
+
+
+def measure_synthetic(seed: int = 1, n: int = 200_000) -> dict[str, dict[str, float]]:
+    """Measure both presets."""
+    table = {}
+    for profile in (BTCUSDT, BTCUSD):
+        t = synthetic_trades(seed, n, profile=profile)
+        table[profile.symbol] = measure(
+            t.price,
+            t.qty,
+            t.ts_ms.astype(np.float64),
+            t.buyer_maker.astype(np.float64),
+            price_step=profile.price_step,
+            qty_step=profile.qty_step,
+        )
+    return table
+
+
+def markdown(table: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield the lines of a Markdown table, one column an entry of ``table``."""
+    yield f"| | {' | '.join(table)} |"
+    yield "|---" + "|---:" * len(table) + "|"
+    for row in next(iter(table.values())):
+        cells = (table[name][row] for name in table)
+        yield f"| {row} | {' | '.join('–' if np.isnan(x) else f'{x:.3g}' for x in cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    default = Path(os.environ.get("PASSIVX_REAL_DATA", beside))
+    parser.add_argument("--data", type=Path, default=default, help="folder of the recorded trades")
+    args = parser.parse_args()
+    synthetic = {f"**{name}**": column for name, column in measure_synthetic().items()}
+    print("\n".join(markdown(measure_recorded(args.data) | synthetic)))
+
+
 if __name__ == "__main__":
-    t = {}
-    for name, (file, ps, qs) in RECORDED.items():
-        t[name] = measure(*read_trades(Path("/work/shared/data") / file), price_step=ps, qty_step=qs)
-    for k in t["BTCUSDT 2020"]:
-        print(f"{k:38s}", *(f"{t[n][k]:12.4g}" for n in t))
+    main()

@@ -83,7 +83,7 @@ _RANGES = {
     "jump_size": (0.0, 0.2),
     "impact": (0.0, 1.0),
     "reversion_s": (1e-3, 1e9),
-    "qty_median": (0.0, 1e9),
+    "qty_median": (0.0, 1e7),
 }
 
 
@@ -160,10 +160,15 @@ class MarketProfile:
     def __post_init__(self) -> None:
         problems = []
         for name in ("price_step", "qty_step"):
+            step = getattr(self, name)
             try:
-                step_parts(getattr(self, name))
+                units, _ = step_parts(step)
             except ValueError as e:
-                problems.append(Problem(name, getattr(self, name), str(e)))
+                problems.append(Problem(name, step, str(e)))
+            else:
+                # Steps times units must be whole numbers that a double holds.
+                if units > 1e4:
+                    problems.append(Problem(name, step, "must have at most 4 digits"))
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -238,20 +243,20 @@ BTCUSDT = MarketProfile(
     price_step=0.1,
     qty_step=0.001,
     prints_per_second=20.0,
-    pace_spread=0.8,
+    pace_spread=0.6,
     pace_memory_s=20.0,
     sweep=2.5,
     walk=0.32,
-    level_gap=0.5,
+    level_gap=1.4,
     side_persistence=0.68,
-    spread=0.5,
-    news=0.15,
-    news_volatility=0.007,
-    volatility_spread=1.0,
-    volatility_memory_s=300.0,
+    spread=0.8,
+    news=0.12,
+    news_volatility=0.006,
+    volatility_spread=1.2,
+    volatility_memory_s=120.0,
     jumps_per_hour=1.0,
     jump_size=0.001,
-    impact=0.6,
+    impact=0.4,
     reversion_s=600.0,
     qty_median=16.0,
 )
@@ -263,20 +268,20 @@ BTCUSD = MarketProfile(
     price_step=0.5,
     qty_step=1.0,
     prints_per_second=5.0,
-    pace_spread=0.8,
+    pace_spread=0.6,
     pace_memory_s=40.0,
     sweep=1.8,
     walk=0.4,
-    level_gap=0.8,
+    level_gap=1.4,
     side_persistence=0.68,
-    spread=0.5,
+    spread=0.8,
     news=0.2,
-    news_volatility=0.007,
-    volatility_spread=1.0,
-    volatility_memory_s=300.0,
+    news_volatility=0.006,
+    volatility_spread=1.2,
+    volatility_memory_s=120.0,
     jumps_per_hour=1.0,
     jump_size=0.001,
-    impact=0.6,
+    impact=0.4,
     reversion_s=600.0,
     qty_median=100.0,
 )
