@@ -120,7 +120,7 @@ class MarketProfile:
     volatility_spread, volatility_memory_s : float
         Relative standard deviation and memory of the wandering variance of news.
     jumps_per_hour, jump_size : float
-        Mean number of jumps and the least relative size of one, P(larger by x) = x ** -4.
+        Mean number of jumps and the least relative size of one; P(x times that or more) = x ** -4.
     impact : float
         Share of the distance a sweep walked that the mid keeps.
     reversion_s : float
