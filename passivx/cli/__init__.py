@@ -1,4 +1,4 @@
-"""The command line: parse arguments, call one function, print, exit with a code that means something.
+"""The command line: parse arguments, call one function, print, exit with a meaningful code.
 
 Exit codes: 0 done · 1 the request failed (the message says why) · 2 wrong usage or bad config ·
 130 interrupted. Results go to stdout, progress and messages to stderr.
@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from passivx.errors import PassivxError
 
@@ -35,11 +36,15 @@ class LazyGroup(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        module, short_help = _COMMANDS[cmd_name]
-        if ctx.resilient_parsing or ctx.invoked_subcommand is None and not ctx.protected_args:
-            return click.RichCommand(cmd_name, short_help=short_help)
-        command: click.Command = importlib.import_module(module).command
-        return command
+        return click.Command(name=cmd_name, short_help=_COMMANDS[cmd_name][1])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None:
+            command = importlib.import_module(_COMMANDS[name][0]).command
+        return name, command, rest
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns."""
     try:
         cli.main(args=argv, prog_name="passivx", standalone_mode=False)
-    except click.exceptions.Exit as e:
+    except Exit as e:
         sys.exit(e.exit_code)
     except click.ClickException as e:
         e.show()
