@@ -167,8 +167,10 @@ class Market:
         out = np.zeros(1, MARKET_DTYPE)
         for name in ("price_step", "qty_step"):
             out[name]["units"], out[name]["scale"] = step_parts(getattr(self, name))
-        for name in ("min_qty", "min_cost", "maker_fee", "taker_fee", "inverse"):
+        for name in ("min_cost", "maker_fee", "taker_fee", "inverse"):
             out[name] = getattr(self, name)
+        # An order of nothing is no order, whatever the rules leave out.
+        out["min_qty"] = max(self.min_qty, self.qty_step)
         out["notional_cap"] = self.notional_cap(leverage)
         return out
 

@@ -61,6 +61,7 @@ cdef struct View:              # VIEW_DTYPE: all a plan depends on besides rules
     double stop_price          # of an outstanding limit stop
     double stop_qty            # 0 = no stop outstanding
     int64_t stop_kind
+    int64_t may_stop           # 1: a new stop may start now
 
 
 cdef struct Order:             # ORDER_DTYPE: an order as the planner wants it

@@ -1,0 +1,14 @@
+import numpy as np
+import numpy.typing as npt
+
+def plan_ideal(
+    view: npt.NDArray[np.void],
+    strategy: npt.NDArray[np.void],
+    market: npt.NDArray[np.void],
+) -> npt.NDArray[np.void]: ...
+def plan_sent(
+    ideal: npt.NDArray[np.void],
+    view: npt.NDArray[np.void],
+    strategy: npt.NDArray[np.void],
+    market: npt.NDArray[np.void],
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]: ...

@@ -1,0 +1,266 @@
+"""What would the bot rest now? The Python face of the planner, and the ladder it implies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from passivx._core import calc, grid
+from passivx._core.types import KIND_NAMES, VIEW_DTYPE, Kind
+from passivx.config import Config
+from passivx.errors import ConfigError, Problem
+from passivx.models import Market, Position, step_parts
+
+__all__ = ["PlannedOrder", "Rung", "liquidation_price", "plan_orders", "plan_rungs"]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedOrder:
+    """An order the bot wants: ``ideal_price`` by the rules, ``price`` as it would be sent now.
+
+    ``side`` is +1 buy, -1 sell; ``qty`` > 0 in base units (linear) or contracts (inverse).
+    ``now`` is False for a re-entry that waits: too far from the last price, or behind another that
+    the market has already reached.
+    """
+
+    side: int
+    kind: str
+    price: float
+    qty: float
+    reduce_only: bool
+    ideal_price: float
+    now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """An order and what its fill would leave, all rungs nearer than it filled before.
+
+    ``distance`` is signed, relative to the last price; ``position`` signed; ``liq_price`` 0 = none;
+    ``margin`` the initial margin in settle currency. Fees are left out. ``hypothetical`` rungs only
+    exist once the flat entry above them has filled.
+    """
+
+    order: PlannedOrder
+    distance: float
+    position: float
+    entry_price: float
+    liq_price: float
+    margin: float
+    hypothetical: bool
+
+
+def plan_orders(
+    config: Config,
+    market: Market,
+    *,
+    wallet: float,
+    last_price: float,
+    ema: float,
+    position: Position | None = None,
+    equity: float | None = None,
+    bid: float | None = None,
+    ask: float | None = None,
+    funding_rate: float | None = None,
+    close_base: float | None = None,
+) -> list[PlannedOrder]:
+    """Return the orders the bot wants in this situation: stop, entries or re-entries, closes.
+
+    Parameters
+    ----------
+    wallet, equity : float
+        Settle currency; equity as of the last fill or funding (default: the wallet).
+    last_price, ema, bid, ask : float
+        Quote, > 0. Bid and ask default to one price step beside the last price.
+    position : Position
+        Default flat. A position's liquidation price feeds the stop level; 0 = none.
+    funding_rate : float
+        Predicted; only needed when flat with ``funding_fee_collect_mode``.
+    close_base : float
+        Size the close grid was built from; default: the present size.
+
+    Raises
+    ------
+    ConfigError
+        If an input is missing, not finite or out of range.
+    """
+    view = _view(
+        market,
+        wallet=wallet,
+        equity=wallet if equity is None else equity,
+        position=position or Position(),
+        last_price=last_price,
+        ema=ema,
+        bid=bid,
+        ask=ask,
+        funding_rate=funding_rate,
+        close_base=close_base,
+    )
+    if config.indicator_settings.funding_fee_collect_mode and funding_rate is None:
+        raise ConfigError(
+            [Problem("funding_rate", None, "is needed with funding_fee_collect_mode")]
+        )
+    return _plan(view, config, market)
+
+
+def plan_rungs(
+    config: Config,
+    market: Market,
+    *,
+    wallet: float,
+    last_price: float,
+    ema: float,
+    position: Position | None = None,
+    funding_rate: float | None = None,
+) -> list[Rung]:
+    """Return the whole ladder around a position, or around the entries when flat.
+
+    Parameters as in ``plan_orders``. When flat, the re-entries and closes that would follow each
+    entry are added as hypothetical rungs.
+    """
+    position = position or Position()
+    situation = {"wallet": wallet, "last_price": last_price, "ema": ema}
+    orders = plan_orders(
+        config, market, position=position, funding_rate=funding_rate, **situation
+    )
+    if position.size:
+        return _rungs(orders, position, config, market, wallet, last_price, hypothetical=False)
+    out: list[Rung] = []
+    for entry in orders:
+        out += _rungs([entry], position, config, market, wallet, last_price, hypothetical=False)
+        held = Position(entry.side * entry.qty, entry.price, out[-1].liq_price)
+        # The price that fills the entry is the last price by then.
+        following = plan_orders(
+            config,
+            market,
+            position=held,
+            funding_rate=funding_rate,
+            **{**situation, "last_price": entry.price},
+        )
+        out += _rungs(following, held, config, market, wallet, last_price, hypothetical=True)
+    return out
+
+
+def liquidation_price(
+    config: Config, market: Market, *, wallet: float, size: float, entry_price: float
+) -> float:
+    """Return the venue's liquidation price of a position in this config's margin mode; 0 = none."""
+    collateral = wallet
+    if not config.cross_mode:
+        collateral = calc.cost(size, entry_price, inverse=market.inverse) / config.leverage
+    return calc.liquidation_price(
+        size, entry_price, collateral, market.tier_records(), inverse=market.inverse
+    )
+
+
+def _rungs(
+    orders: list[PlannedOrder],
+    start: Position,
+    config: Config,
+    market: Market,
+    wallet: float,
+    last_price: float,
+    *,
+    hypothetical: bool,
+) -> list[Rung]:
+    # Adding and reducing orders lie on opposite sides of the price: each walk starts afresh.
+    qty_step = step_parts(market.qty_step)
+    walks = {False: start, True: start}
+    out = []
+    for order in orders:
+        held = walks[order.reduce_only]
+        size = calc.near_to(held.size + order.side * order.qty, qty_step)
+        entry = held.entry_price
+        if not order.reduce_only:
+            entry = calc.average_entry(
+                abs(held.size), entry, order.qty, order.price, inverse=market.inverse
+            )
+        liq = margin = 0.0
+        if size:
+            liq = liquidation_price(config, market, wallet=wallet, size=size, entry_price=entry)
+            margin = calc.cost(size, entry, inverse=market.inverse) / config.leverage
+        walks[order.reduce_only] = Position(size, entry, liq)
+        shown = replace(order, now=order.now and not hypothetical)
+        out.append(
+            Rung(
+                order=shown,
+                distance=order.price / last_price - 1.0,
+                position=size,
+                entry_price=entry if size else 0.0,
+                liq_price=liq,
+                margin=margin,
+                hypothetical=hypothetical,
+            )
+        )
+    return out
+
+
+def _plan(view: npt.NDArray[np.void], config: Config, market: Market) -> list[PlannedOrder]:
+    strategy = config.strategy_record()
+    rules = market.record(config.leverage)
+    ideal = grid.plan_ideal(view, strategy, rules)
+    sent, now = grid.plan_sent(ideal, view, strategy, rules)
+    return [
+        PlannedOrder(
+            side=int(order["side"]),
+            kind=KIND_NAMES[Kind(int(order["kind"]))],
+            price=float(order["price"]),
+            qty=float(order["qty"]),
+            reduce_only=bool(order["reduce_only"]),
+            ideal_price=float(wanted["price"]),
+            now=bool(flag),
+        )
+        for wanted, order, flag in zip(ideal, sent, now, strict=True)
+    ]
+
+
+def _view(
+    market: Market,
+    *,
+    wallet: float,
+    equity: float,
+    position: Position,
+    last_price: float,
+    ema: float,
+    bid: float | None,
+    ask: float | None,
+    funding_rate: float | None,
+    close_base: float | None,
+) -> npt.NDArray[np.void]:
+    price_step = step_parts(market.price_step)
+    for field, value in (("last_price", last_price), ("ema", ema), ("bid", bid), ("ask", ask)):
+        if value is not None and not (math.isfinite(value) and value > 0.0):
+            raise ConfigError([Problem(field, value, "must be finite and > 0")])
+    for field, value in (("wallet", wallet), ("equity", equity), ("size", position.size)):
+        if not math.isfinite(value):
+            raise ConfigError([Problem(field, value, "must be finite")])
+    if position.size and not (math.isfinite(position.entry_price) and position.entry_price > 0.0):
+        raise ConfigError([Problem("entry_price", position.entry_price, "must be finite and > 0")])
+    for field, value, step in (
+        ("last_price", last_price, market.price_step),
+        ("size", position.size, market.qty_step),
+    ):
+        if abs(value) / step > 1e11:
+            raise ConfigError([Problem(field, value, f"must be at most 1e11 steps of {step}")])
+    # Before a side has printed, its best price is one step beside the only price known.
+    if bid is None:
+        bid = calc.near_to(last_price - market.price_step, price_step)
+    if ask is None:
+        ask = calc.near_to(last_price + market.price_step, price_step)
+    view = np.zeros(1, VIEW_DTYPE)
+    view["wallet"] = wallet
+    view["equity"] = equity
+    view["size"] = position.size
+    view["entry_price"] = position.entry_price
+    view["liq_price"] = position.liq_price
+    view["last_price"] = last_price
+    view["bid"] = bid
+    view["ask"] = ask
+    view["ema"] = ema
+    view["funding_rate"] = math.nan if funding_rate is None else funding_rate
+    view["close_base"] = abs(position.size) if close_base is None else close_base
+    view["may_stop"] = 1
+    return view
