@@ -5,7 +5,6 @@ The one home of its ranges, defaults and descriptions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -26,16 +25,13 @@ from pydantic import (
 
 from passivx._core.types import STRATEGY_DTYPE
 from passivx.documents import Checking, Flag, Name, Number, load_document, problems_of, wanted
-from passivx.errors import ConfigError, Problem
-from passivx.models import Market, step_parts
+from passivx.errors import ConfigError
 
 __all__ = [
     "Config",
     "IndicatorSettings",
     "TickEma",
-    "least_balance",
     "load_config",
-    "venue_problems",
 ]
 
 # Old files carry these, by the object they sit in; nothing reads them.
@@ -221,59 +217,6 @@ def load_config(source: Path | str | Mapping[str, Any], *, compat: bool = False)
     config._warnings = tuple(checking.notes)
     config._source = path
     return config
-
-
-def venue_problems(
-    config: Config, market: Market, price: float, balance: float | None = None
-) -> list[Problem]:
-    """Return what keeps ``config`` from running as written on ``market`` at ``price``.
-
-    Parameters
-    ----------
-    balance : float, optional
-        Wallet in settle currency. Sizes are checked only when it is given: it is never assumed.
-    """
-    given = {"price": price} if balance is None else {"price": price, "balance": balance}
-    unusable = [
-        Problem(name, value, "must be a finite number > 0")
-        for name, value in given.items()
-        if not (math.isfinite(value) and value > 0.0)
-    ]
-    if unusable:
-        return unusable
-    problems = []
-    highest = min([market.max_leverage, *(tier.max_leverage for tier in market.tiers[:1])])
-    if math.ceil(config.leverage) > highest:
-        problems.append(
-            Problem("leverage", config.leverage, f"must be at most {highest:g} on this market")
-        )
-    least = least_balance(config, market, price)
-    if balance is not None and balance < least:
-        problems.append(
-            Problem(
-                "entry_qty_pct",
-                config.entry_qty_pct,
-                f"gives a first entry below the venue's minimum of {_least_qty(market, price):g} "
-                f"at balance {balance:g}: the bot would place the minimum, more than configured",
-                f"needs a balance of at least {least:.6g}",
-            )
-        )
-    return problems
-
-
-def least_balance(config: Config, market: Market, price: float) -> float:
-    """Return the least wallet (settle currency) whose first entry reaches the venue's minimum."""
-    contracts = _least_qty(market, price)
-    value = contracts / price if market.inverse else contracts * price
-    return value / (config.balance_pct * config.leverage * config.entry_qty_pct)
-
-
-def _least_qty(market: Market, price: float) -> float:
-    # One inverse contract is one quote unit: its notional does not depend on the price.
-    units, scale = step_parts(market.qty_step)
-    by_cost = market.min_cost if market.inverse else market.min_cost / price
-    # The slack keeps a quotient that is whole but for its last bit from costing a step.
-    return max(market.min_qty, math.ceil(by_cost * scale / units * (1 - 1e-12)) * units / scale)
 
 
 def _without_unused(document: dict[str, Any], notes: list[str]) -> dict[str, Any]:
