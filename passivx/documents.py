@@ -106,7 +106,13 @@ class Number:
         value = _unwrap(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise problem
-        if isinstance(value, float) and not math.isfinite(value) and value not in self:
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # an int beyond the largest double
+            raise problem from None
+        if not finite and value not in self:
+            raise problem
+        if whole and abs(value) >= 1 << 53:  # beyond, a float no longer says which int it is
             raise problem
         notes = []
         if whole and value != round(value):
@@ -114,10 +120,7 @@ class Number:
         if self.absolute and value < 0:
             notes.append(f"{info.field_name}: {value!r} counts as {-value!r}")
             value = -value
-        try:
-            number: int | float = inner(round(value) if whole else value)
-        except ValidationError:  # an int beyond the largest double
-            raise problem from None
+        number: int | float = inner(round(value) if whole else value)
         checking = info.context or Checking()
         if checking.ranges and number not in self:
             raise problem
@@ -211,6 +214,7 @@ _PLAIN: Final = {
     "missing_keyword_only_argument": "is missing",
     "bool_type": "must be true or false",
     "string_type": "must be text",
+    "string_unicode": "must be text",
     "model_type": "must be an object { ... }",
     "dataclass_type": "must be an object { ... }",
     "tuple_type": "must be a list [ ... ]",
@@ -268,7 +272,9 @@ class _TooLargeError(Exception):
 def _parse(text: str, repeated: list[tuple[dict[str, Any], str]], refuse: Any) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for key, value in pairs:
+        for raw, value in pairs:
+            # An escaped half of a surrogate pair is no character: nothing could print such a key.
+            key = raw.encode(errors="replace").decode()
             if key in out:
                 repeated.append((out, key))
             out[key] = value

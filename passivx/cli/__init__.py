@@ -11,7 +11,6 @@ import sys
 from typing import Any
 
 import rich_click as click
-from click.exceptions import Exit
 
 from passivx.errors import PassivxError
 
@@ -56,9 +55,8 @@ def cli() -> None:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns."""
     try:
-        cli.main(args=argv, prog_name="passivx", standalone_mode=False)
-    except Exit as e:
-        sys.exit(e.exit_code)
+        # Without standalone mode click returns the code of a command that ended by ctx.exit().
+        code = cli.main(args=argv, prog_name="passivx", standalone_mode=False)
     except click.ClickException as e:
         e.show()
         sys.exit(e.exit_code)
@@ -68,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     except PassivxError as e:
         print(f"Error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def print_json(value: Any) -> None:

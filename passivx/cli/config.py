@@ -29,7 +29,12 @@ _JSON_EXACT = 1 << 53
 
 @click.group("config")
 def command() -> None:
-    """Check a config, or explain what each field does to the grid."""
+    """Check a config, or explain what each field does to the grid.
+
+    \b
+    Example:
+      passivx config check live_settings/bybit/default.json
+    """
 
 
 @command.command()
@@ -111,10 +116,11 @@ def _check_venue(config: Config, market: Path, price: float, balance: float | No
 
 
 def _print_table(config: Config, rows: list[Explanation]) -> None:
-    console, style = Console(), box.HEAVY_HEAD
+    console = Console()
+    style: box.Box | None = box.HEAVY_HEAD
     if not console.is_terminal:
         # A pipe has no width of its own; wrapped cells and frames are hard to search through.
-        console, style = Console(width=220), None
+        console, style = Console(width=260), None
     table = Table("field", "value", "meaning", "here", box=style, pad_edge=False)
     for row in rows:
         value = str(row.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from passivx.config import Config
 from passivx.documents import fields_of
@@ -36,11 +36,10 @@ def explain(config: Config) -> list[Explanation]:
     """
     out = []
     for path, info in fields_of(Config):
-        value = config
+        value: Any = config
         for name in path.split("."):
             value = getattr(value, name)
-        effect = _EFFECTS[path](config) if path in _EFFECTS else ""
-        out.append(Explanation(path, value, info.description or "", effect))  # type: ignore[arg-type]
+        out.append(Explanation(path, value, info.description or "", _EFFECTS[path](config)))
     return out
 
 
@@ -90,12 +89,13 @@ def _re_entry(c: Config) -> str:
     if c.ddown_factor == 0:
         return "each re-entry is the smallest order the venue takes"
     text = f"each re-entry makes the position {_number(1 + c.ddown_factor)} times as large"
-    fills = math.ceil(math.log(_FULL / c.entry_qty_pct) / math.log1p(c.ddown_factor))
+    fills = (math.log(_FULL) - math.log(c.entry_qty_pct)) / math.log1p(c.ddown_factor)
     if fills <= 0:
         return f"{text}; the first entry already fills the maximum position"
-    return (
-        f"{text}; the maximum position is reached within {_count(fills, 're-entry', 're-entries')}"
-    )
+    if fills > 1000:
+        return f"{text}; the maximum position is out of reach"
+    count = _count(math.ceil(fills), "re-entry", "re-entries")
+    return f"{text}; the maximum position is reached within {count}"
 
 
 def _spacing(c: Config) -> str:
@@ -148,7 +148,7 @@ def _farthest(c: Config) -> str:
 def _least_close(c: Config) -> str:
     if c.min_close_qty_multiplier == 0:
         return "a close may be as small as the venue allows"
-    parts = min(c.n_close_orders, math.floor(1 / c.min_close_qty_multiplier))
+    parts = math.floor(min(c.n_close_orders, 1 / c.min_close_qty_multiplier))
     return f"a position of one first entry closes in {_count(parts, 'order', 'orders')} at most"
 
 
