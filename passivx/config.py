@@ -26,12 +26,14 @@ from pydantic import (
 from passivx._core.types import STRATEGY_DTYPE
 from passivx.documents import Checking, Flag, Name, Number, load_document, problems_of, wanted
 from passivx.errors import ConfigError
+from passivx.models import load_market
 
 __all__ = [
     "Config",
     "IndicatorSettings",
     "TickEma",
     "load_config",
+    "load_market",
 ]
 
 # Old files carry these, by the object they sit in; nothing reads them.

@@ -44,8 +44,8 @@ __all__ = [
     "wanted",
 ]
 
-# Configs are a few kB; more than this is some other file.
-_MAX_BYTES: Final = 1 << 20
+# Configs are a few kB; a file beyond this is something else, and slow to parse as HJSON.
+_MAX_BYTES: Final = 256 << 10
 # hjson makes an int of every digit it sees; a double ends at 309 digits.
 _MAX_DIGITS: Final = 308
 
@@ -158,8 +158,8 @@ def read_document(path: Path | str) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the file cannot be read, is not UTF-8, is empty, longer than 1 MiB or nested too deeply,
-        is not an object, repeats a key, or has a syntax error (with line and column).
+        If the file cannot be read, is not UTF-8, is empty, longer than 256 KiB, nested too deeply
+        or not an object, repeats a key, or has a syntax error (with line and column).
     """
     source = Path(path)
 
@@ -174,7 +174,7 @@ def read_document(path: Path | str) -> dict[str, Any]:
     except (OSError, ValueError) as e:  # ValueError: a NUL character in the path
         raise refuse(f"cannot be read ({getattr(e, 'strerror', None) or e})", "name a file") from e
     if len(raw) > _MAX_BYTES:
-        raise refuse("is larger than 1 MiB", "this is not a settings file")
+        raise refuse("is larger than 256 KiB", "this is not a settings file")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:

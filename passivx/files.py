@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["atomic_write"]
+from passivx.errors import PassivxError
+
+__all__ = ["atomic_write", "write_folder"]
 
 
 def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
@@ -34,10 +38,46 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    _sync_names(path.parent)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes | str], *, mark: str) -> None:
+    """Make ``folder`` hold exactly ``files``, all of them or none.
+
+    ``mark`` is the file by which an earlier folder of the same kind is known: only such a one, or
+    an empty one, is replaced.
+
+    Raises
+    ------
+    PassivxError
+        If the folder holds something else, or cannot be written; it is then as it was.
+    """
+    token = secrets.token_hex(4)
+    fresh, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("tmp", "old"))
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / mark).is_file():
+            raise PassivxError(f"{folder} exists and has no {mark}: choose another folder")
+        fresh.mkdir(parents=True)
+        for name, content in files.items():
+            atomic_write(fresh / name, content)
+        if folder.exists():
+            folder.replace(old)
+        fresh.replace(folder)
+        _sync_names(folder.parent)
+    except OSError as e:
+        raise PassivxError(f"{folder}: cannot be written ({e.strerror})") from e
+    finally:
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_names(folder: Path) -> None:
+    # A new name lives in its folder: without this a power cut can take it back.
     if os.name == "posix":
-        # The new name lives in the folder: without this a power cut can take it back.
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)

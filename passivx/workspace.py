@@ -13,9 +13,8 @@ import passivx
 from passivx.errors import ConfigError, PassivxError, Problem
 from passivx.files import atomic_write
 
-__all__ = ["create_workspace", "resolve_config", "workspace_root"]
+__all__ = ["create_workspace", "examples_folder", "resolve_config"]
 
-ENVIRONMENT_VARIABLE: Final = "PASSIVX_WORKSPACE"
 _EXCHANGES: Final = ("binance", "bybit")
 _FOLDERS: Final = (
     *(f"live_settings/{exchange}" for exchange in _EXCHANGES),
@@ -30,11 +29,6 @@ _SECRET_FOLDERS: Final = (
     "api_key_secrets",
     *(f"api_key_secrets/{exchange}" for exchange in _EXCHANGES),
 )
-
-
-def workspace_root(given: Path | None = None) -> Path:
-    """Return the workspace: the one given, else PASSIVX_WORKSPACE, else the current folder."""
-    return given or Path(os.environ.get(ENVIRONMENT_VARIABLE) or ".")
 
 
 def resolve_config(argument: str, workspace: Path, exchange: str | None = None) -> Path:
@@ -78,7 +72,7 @@ def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:
             (folder / name).mkdir(parents=True, exist_ok=True)
         for name in _SECRET_FOLDERS:
             (folder / name).mkdir(mode=0o700, exist_ok=True)
-        examples = _examples()
+        examples = examples_folder()
         for source in sorted(examples.glob("*/**/*.*json")):
             target = folder / source.relative_to(examples)
             fresh = not os.path.lexists(target)
@@ -89,7 +83,8 @@ def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:
         raise PassivxError(f"{e.filename or folder}: cannot be written ({e.strerror})") from e
 
 
-def _examples() -> Path:
+def examples_folder() -> Path:
+    """Return the folder of example configs and markets, laid out like a workspace."""
     # An installed package holds configs/ inside it; a source tree has it one folder up.
     package = Path(passivx.__file__).parent
     for folder in (package / "configs", package.parent / "configs"):

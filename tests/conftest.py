@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Where recorded data lies, and which build is under test."""
 
 from __future__ import annotations
 
@@ -7,21 +7,34 @@ from pathlib import Path
 
 import pytest
 
-_DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "data"
+from passivx._core.types import build_info
+
+REAL_DATA = Path(
+    os.environ.get("PASSIVX_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")
+)
+
+
+def pytest_configure(config):
+    expected = os.environ.get("PASSIVX_EXPECT_DEBUG") == "1"
+    if build_info()["debug"] is not expected:
+        raise pytest.UsageError(
+            f"these tests were meant for the {'debug' if expected else 'release'} build of the "
+            "core: `make debug` builds one, `make build` the other"
+        )
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of recorded data, read in place; skips, or fails when it is required."""
-    folder = Path(os.environ.get("PASSIVX_REAL_DATA") or _DEFAULT)
-    if not folder.is_dir():
+    """Folder of recorded trades and published configs."""
+    if not REAL_DATA.is_dir():
+        reason = f"no recorded data at {REAL_DATA} (set PASSIVX_REAL_DATA)"
         if os.environ.get("PASSIVX_REQUIRE_REAL_DATA") == "1":
-            pytest.fail(f"recorded data is required, but {folder} is missing")
-        pytest.skip(f"no recorded data in {folder}; set PASSIVX_REAL_DATA")
-    return folder
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return REAL_DATA
 
 
 @pytest.fixture(scope="session")
 def shared(real_data: Path) -> Path:
-    """The folder that holds the recorded data and the golden results."""
+    """Folder that holds golden/ and vectors/ beside the recorded data."""
     return real_data.parent

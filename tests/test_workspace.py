@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from passivx import ConfigError, PassivxError, load_config
-from passivx.files import atomic_write
-from passivx.workspace import create_workspace, resolve_config, workspace_root
+from passivx.files import atomic_write, write_folder
+from passivx.workspace import create_workspace, resolve_config
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
 
@@ -50,16 +50,6 @@ def test_workspace_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(PassivxError, match="file"):
         list(create_workspace(tmp_path / "file"))
-
-
-def test_root_is_the_option_then_the_environment_then_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PASSIVX_WORKSPACE", raising=False)
-    assert workspace_root() == Path()
-    monkeypatch.setenv("PASSIVX_WORKSPACE", str(tmp_path))
-    assert workspace_root() == tmp_path
-    assert workspace_root(Path("given")) == Path("given")
 
 
 def test_a_bare_name_is_found_in_the_workspace(workspace: Path) -> None:
@@ -114,3 +104,27 @@ def test_atomic_write_replaces_whole_files_or_leaves_them(
 def test_atomic_write_can_make_private_files(tmp_path: Path) -> None:
     atomic_write(tmp_path / "key", "secret", mode=0o600)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_folders_are_replaced_whole_and_only_those_of_their_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "results" / "demo"
+    write_folder(folder, {"mark": "1", "old.csv": "x"}, mark="mark")
+    write_folder(folder, {"mark": "2", "new.csv": b"y"}, mark="mark")
+    assert {f.name: f.read_text(encoding="utf-8") for f in folder.iterdir()} == {
+        "mark": "2",
+        "new.csv": "y",
+    }
+    foreign = tmp_path / "photos"
+    foreign.mkdir()
+    (foreign / "cat.jpg").write_text("meow", encoding="utf-8")
+    with pytest.raises(PassivxError, match="photos exists"):
+        write_folder(foreign, {"mark": ""}, mark="mark")
+    with pytest.raises(PassivxError, match="cannot be written"):
+        write_folder(foreign / "cat.jpg" / "x", {"mark": ""}, mark="mark")
+    monkeypatch.setattr("passivx.files.atomic_write", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_folder(folder, {"mark": "3"}, mark="mark")
+    assert (folder / "mark").read_text(encoding="utf-8") == "2"
+    assert [path.name for path in folder.parent.iterdir()] == ["demo"]

@@ -1,4 +1,4 @@
-"""The command line: parse arguments, call one function, print, exit with a meaningful code.
+"""The command line: parse arguments, call one function, print, exit with a code that means something.
 
 Exit codes: 0 done · 1 the request failed (the message says why) · 2 wrong usage or bad config ·
 130 interrupted. Results go to stdout, progress and messages to stderr.
@@ -16,7 +16,7 @@ from passivx.errors import PassivxError
 
 # Where each command lives and its line in `passivx --help`: a command's module, and with it numpy
 # and friends, is imported only when that command runs.
-_COMMANDS = {
+COMMANDS = {
     "init": ("passivx.cli.init", "Make a workspace with commented examples."),
     "demo": ("passivx.cli.demo", "Backtest a synthetic market end to end; no keys, no network."),
     "config": ("passivx.cli.config", "Check a config, or explain what each field does."),
@@ -26,52 +26,59 @@ _COMMANDS = {
 }
 
 
-class LazyGroup(click.RichGroup):
-    """A group whose commands are imported when they are invoked, not when help is shown."""
+def load_command(name: str) -> click.Command:
+    """Import and return the command ``name``; KeyError when there is none."""
+    command: click.Command = importlib.import_module(COMMANDS[name][0]).command
+    return command
 
+
+class _Deferred(click.RichCommand):
+    """Stands in the list of commands; becomes the real one when it is invoked."""
+
+    def make_context(self, info_name: str | None, *args: Any, **kwargs: Any) -> click.Context:
+        assert self.name is not None
+        return load_command(self.name).make_context(info_name, *args, **kwargs)
+
+
+class _Group(click.RichGroup):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in COMMANDS:
             return None
-        return click.Command(name=cmd_name, short_help=_COMMANDS[cmd_name][1])
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name, command, rest = super().resolve_command(ctx, args)
-        if name is not None and command is not None:
-            command = importlib.import_module(_COMMANDS[name][0]).command
-        return name, command, rest
+        return _Deferred(cmd_name, help=COMMANDS[cmd_name][1])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="passivx", message="passivx %(version)s")
 def cli() -> None:
-    """A grid market maker for perpetual futures: backtest, inspect, trade."""
+    """A grid market maker for perpetual futures: backtest, inspect, trade.
+
+    \b
+    Example:
+      passivx demo
+    """
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns."""
     try:
-        # Without standalone mode click returns the code of a command that ended by ctx.exit().
         code = cli.main(args=argv, prog_name="passivx", standalone_mode=False)
     except click.ClickException as e:
         e.show()
-        sys.exit(e.exit_code)
+        code = e.exit_code
     except (click.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        code = 130
     except PassivxError as e:
         print(f"Error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
+        code = e.exit_code
+    except BrokenPipeError:
+        # `passivx ... | head`: the reader has seen enough. Point stdout elsewhere, so that the
+        # interpreter's last flush does not complain.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     sys.exit(code if isinstance(code, int) else 0)
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON object and nothing else on stdout; NaN and infinities become null."""
-    import orjson
-
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-    sys.stdout.write(orjson.dumps(value, option=options).decode() + "\n")

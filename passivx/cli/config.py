@@ -9,18 +9,17 @@ from typing import Any
 import rich_click as click
 from click.exceptions import Exit
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from passivx.cli import print_json
-from passivx.cli.options import json_option, workspace_option
+from passivx.cli.options import POSITIVE, json_option, workspace_option
+from passivx.cli.output import console, print_json
 from passivx.config import Config, load_config
 from passivx.errors import ConfigError, Problem
 from passivx.models import load_market
 from passivx.report.explain import Explanation, explain
 from passivx.venue import least_balance, venue_problems
-from passivx.workspace import resolve_config, workspace_root
+from passivx.workspace import resolve_config
 
 __all__ = ["command"]
 
@@ -43,12 +42,12 @@ def command() -> None:
 @click.option(
     "--market", type=click.Path(path_type=Path), help="Market rules: adds the venue checks."
 )
-@click.option("--price", type=float, help="Last price (quote), for the venue checks.")
-@click.option("--balance", type=float, help="Wallet (settle currency): checks sizes as well.")
+@click.option("--price", type=POSITIVE, help="Last price (quote), for the venue checks.")
+@click.option("--balance", type=POSITIVE, help="Wallet (settle currency): checks sizes as well.")
 @json_option
 def check(
     file: str,
-    workspace: Path | None,
+    workspace: Path,
     market: Path | None,
     price: float | None,
     balance: float | None,
@@ -68,7 +67,7 @@ def check(
     if balance is not None and market is None:
         raise click.UsageError("--balance needs --market and --price")
     try:
-        config = load_config(resolve_config(file, workspace_root(workspace)))
+        config = load_config(resolve_config(file, workspace))
         least = None
         if market is not None and price is not None:
             least = _check_venue(config, market, price, balance)
@@ -93,14 +92,14 @@ def check(
 @click.argument("file")
 @workspace_option
 @json_option
-def explain_command(file: str, workspace: Path | None, as_json: bool) -> None:
+def explain_command(file: str, workspace: Path, as_json: bool) -> None:
     """Say what each field of a config FILE (or its bare name) does to the grid.
 
     \b
     Example:
       passivx config explain live_settings/bybit/default.json
     """
-    config = load_config(resolve_config(file, workspace_root(workspace)))
+    config = load_config(resolve_config(file, workspace))
     rows = explain(config)
     if as_json:
         print_json({"file": str(config.source), "fields": [asdict(row) for row in rows]})
@@ -116,20 +115,20 @@ def _check_venue(config: Config, market: Path, price: float, balance: float | No
 
 
 def _print_table(config: Config, rows: list[Explanation]) -> None:
-    console = Console()
+    out = console()
     style: box.Box | None = box.HEAVY_HEAD
-    if not console.is_terminal:
+    if not out.is_terminal:
         # A pipe has no width of its own; wrapped cells and frames are hard to search through.
-        console, style = Console(width=260), None
+        out.width, style = 260, None
     table = Table("field", "value", "meaning", "here", box=style, pad_edge=False)
     for row in rows:
         value = str(row.value)
         if isinstance(row.value, bool):
             value = value.lower()
         table.add_row(*map(Text, (row.field, value.removesuffix(".0"), row.meaning, row.effect)))
-    console.print(table)
+    out.print(table)
     for warning in config.warnings:
-        console.print(Text(f"warning: {warning}"))
+        out.print(Text(f"warning: {warning}"))
 
 
 def _json_value(value: object) -> object:

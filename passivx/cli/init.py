@@ -6,8 +6,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from passivx.cli import print_json
 from passivx.cli.options import json_option
+from passivx.cli.output import print_json
 from passivx.workspace import create_workspace
 
 __all__ = ["command"]

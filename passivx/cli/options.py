@@ -1,22 +1,101 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, and how their values are read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import rich_click as click
 
-from passivx.workspace import ENVIRONMENT_VARIABLE
+from passivx.cli.output import note
+from passivx.models import Market
 
-__all__ = ["json_option", "workspace_option"]
+__all__ = [
+    "POSITIVE",
+    "balance_option",
+    "balance_or_default",
+    "json_option",
+    "market_option",
+    "settle_currency",
+    "workspace_option",
+]
 
-workspace_option = click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar=ENVIRONMENT_VARIABLE,
-    show_envvar=True,
-    help="Folder that bare config names are looked up in; default: the current one.",
-)
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."
-)
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What a what-if is run with when nobody says: worth this much quote currency at the first price.
+DEFAULT_BALANCE_QUOTE = 1000.0
+
+
+class _Positive(click.ParamType):
+    name = "number > 0"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
+        if not 0.0 < number < float("inf"):
+            self.fail(f"must be finite and > 0, was {value}", param, ctx)
+        return number
+
+
+POSITIVE = _Positive()
+
+
+def workspace_option(f: F) -> F:
+    """Add ``--workspace``: where bare config names are looked up."""
+    return click.option(
+        "--workspace",
+        type=click.Path(file_okay=False, path_type=Path),
+        envvar="PASSIVX_WORKSPACE",
+        default=".",
+        help="Folder with live_settings/ and the rest; a bare config name is looked up there.",
+    )(f)
+
+
+def market_option(f: F) -> F:
+    """Add ``--market FILE``, required: no rule of a market is ever guessed."""
+    return click.option(
+        "--market",
+        "market_path",
+        required=True,
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Market rules as JSON: price_step, qty_step, min_qty, min_cost, fees, max_leverage, "
+        "inverse. `passivx init` writes examples.",
+    )(f)
+
+
+def balance_option(f: F) -> F:
+    """Add ``--balance N`` in settle currency."""
+    return click.option(
+        "--balance",
+        metavar="N",
+        type=POSITIVE,
+        help="Wallet in settle currency (quote linear, base coin inverse). Default: what "
+        f"{DEFAULT_BALANCE_QUOTE:g} of quote currency are worth.",
+    )(f)
+
+
+def json_option(f: F) -> F:
+    """Add ``--json``."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object instead of text."
+    )(f)
+
+
+def settle_currency(market: Market) -> str:
+    """Name the currency that balances, pnl and fees are in."""
+    return "base coin" if market.inverse else "quote"
+
+
+def balance_or_default(balance: float | None, market: Market, price: float) -> float:
+    """Return the balance asked for, else the documented what-if default, and say so."""
+    if balance is not None:
+        return balance
+    chosen = DEFAULT_BALANCE_QUOTE / price if market.inverse else DEFAULT_BALANCE_QUOTE
+    note(f"balance {chosen:.10g} {settle_currency(market)} (the default; choose with --balance)")
+    return chosen

@@ -1,0 +1,117 @@
+"""``passivx backtest``: replay trades against a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from passivx.backtest import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest
+from passivx.cli.options import (
+    balance_option,
+    balance_or_default,
+    json_option,
+    market_option,
+    settle_currency,
+    workspace_option,
+)
+from passivx.cli.output import console, note, print_json, working
+from passivx.config import load_config, load_market
+from passivx.data.ticks import load_ticks
+from passivx.report.render import sparkline, summary_table
+from passivx.workspace import resolve_config
+
+
+@click.command()
+@click.argument("config")
+@click.option(
+    "--ticks",
+    "ticks_paths",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    type=click.Path(exists=True, path_type=Path),
+    help="Trade file or folder (csv, csv.gz, zip, npy); may be given several times.",
+)
+@market_option
+@click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="compat",
+    show_default=True,
+    help="compat: the original Passiv-X backtester, fill for fill.",
+)
+@click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True)
+@balance_option
+@click.option(
+    "--latency-ms",
+    type=click.FloatRange(min=0.0),
+    default=COMPAT_LATENCY_MS,
+    show_default=True,
+    help="compat: least time between two fills.",
+)
+@click.option("--start", metavar="DATE", help="First UTC day (YYYY-MM-DD) or instant.")
+@click.option("--end", metavar="DATE", help="Last UTC day, included, or the instant to stop before.")
+@click.option(
+    "--out",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write a result folder: summary, fills, equity, config, market.",
+)
+@workspace_option
+@json_option
+def command(
+    config: str,
+    ticks_paths: tuple[Path, ...],
+    market_path: Path,
+    engine: str,
+    method: str,
+    balance: float | None,
+    latency_ms: float,
+    start: str | None,
+    end: str | None,
+    out: Path | None,
+    workspace: Path,
+    as_json: bool,
+) -> None:
+    """Replay trades against CONFIG and print what came of it.
+
+    CONFIG is a file or a name in the workspace.
+
+    \b
+    Example:
+      passivx backtest default --ticks trades.csv.gz --market markets/BTCUSDT.json --out result
+    """
+    settings = load_config(resolve_config(config, workspace))
+    market = load_market(market_path)
+    for warning in settings.warnings:
+        note(f"warning: {warning}")
+    with working("Reading ticks"):
+        ticks = load_ticks(list(ticks_paths), start=start, end=end)
+    for line in ticks.report.lines():
+        note(f"ticks: {line}")
+    wallet = balance_or_default(balance, market, float(ticks.price[0]))
+    with working(f"Replaying {len(ticks):,} ticks"):
+        result = backtest(
+            ticks,
+            settings,
+            market,
+            starting_balance=wallet,
+            engine=engine,
+            method=method,
+            latency_ms=latency_ms,
+        )
+    if out is not None:
+        result.save(out, ticks=ticks, config=settings, market=market)
+        note(f"result written to {out}")
+    if as_json:
+        print_json(result.summary)
+        return
+    screen = console()
+    title = f"{settings.config_name} · {settings.symbol} · {engine} · {settle_currency(market)}"
+    screen.print(summary_table({"": result.summary}, title=title))
+    screen.print(f"price  {sparkline(ticks.price)}")
+    if len(result.equity):
+        screen.print(f"equity {sparkline(result.equity['equity'])}  (at each fill)")
+    if result.outcome != "end":
+        note(f"{result.outcome.replace('_', ' ')}: the original would have thrown this run away")

@@ -1,0 +1,75 @@
+"""Tables and small text pictures from numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+__all__ = ["number", "sparkline", "summary_table"]
+
+# name in the summary -> label, unit: "" plain, "%" a fraction, "%+1" a ratio to 1
+_ROWS = {
+    "outcome": ("outcome", ""),
+    "starting_balance": ("starting balance", ""),
+    "net_pnl_plus_fees": ("net pnl + fees", ""),
+    "profit_sum": ("profit", ""),
+    "loss_sum": ("loss (stops)", ""),
+    "fee_sum": ("fees", ""),
+    "gain": ("gain", "%+1"),
+    "n_days": ("days", ""),
+    "average_daily_gain": ("average daily gain", "%+1"),
+    "n_trades": ("fills", ""),
+    "n_entries": ("entries", ""),
+    "n_reentries": ("re-entries", ""),
+    "n_closes": ("closes", ""),
+    "n_stop_losses": ("stop losses", ""),
+    "biggest_pos_size": ("biggest position", ""),
+    "closest_liq": ("closest liquidation", "%"),
+    "max_n_hours_between_consec_trades": ("longest pause, hours", ""),
+}
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def number(value: float, digits: int = 8) -> str:
+    """Return a number as people write it: no exponent for ordinary sizes, no trailing zeros."""
+    if value == 0.0:
+        return "0"
+    text = f"{value:,.{digits}g}"
+    if "e" in text and 1e-12 < abs(value) < 1e15:
+        text = f"{value:,.{12 if abs(value) < 1 else 2}f}".rstrip("0").rstrip(".")
+    return text
+
+
+def summary_table(summaries: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
+    """Return one column of figures a run, side by side."""
+    table = Table("", *summaries, title=title)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, (label, unit) in _ROWS.items():
+        table.add_row(label, *(_shown(s.get(name), unit) for s in summaries.values()))
+    return table
+
+
+def _shown(value: Any, unit: str) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value.replace("_", " ")
+    if unit == "%":
+        return f"{value * 100:.2f} %"
+    if unit == "%+1":
+        return f"{(value - 1.0) * 100:+.3f} %"
+    return number(value, 6)
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """Return a line of block characters, low to high, one for each of ``width`` samples."""
+    if len(values) == 0:
+        return ""
+    picked = [values[i * (len(values) - 1) // max(width - 1, 1)] for i in range(width)]
+    low, high = min(picked), max(picked)
+    scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BARS[round((value - low) * scale)] for value in picked)
