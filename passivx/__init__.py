@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from passivx.config import Config, load_config
     from passivx.errors import ConfigError, DataError, PassivxError, Problem
-    from passivx.models import Market, Position, Tier
+    from passivx.models import Market, Position, Tier, load_market
 
 _HOME = {
+    "Config": "config",
     "ConfigError": "errors",
     "DataError": "errors",
     "Market": "models",
@@ -20,9 +22,12 @@ _HOME = {
     "Position": "models",
     "Problem": "errors",
     "Tier": "models",
+    "load_config": "config",
+    "load_market": "models",
 }
 
 __all__ = [
+    "Config",
     "ConfigError",
     "DataError",
     "Market",
@@ -30,6 +35,8 @@ __all__ = [
     "Position",
     "Problem",
     "Tier",
+    "load_config",
+    "load_market",
 ]
 
 

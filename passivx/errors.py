@@ -2,7 +2,7 @@
 
 PassivxError              exit code 1: the request failed, the message says why
 ├── ConfigError           exit code 2: fix the file or the settings; ``problems`` lists all of them
-└── DataError             fix, re-download or leave out the data file; ``path`` and ``line`` say where
+└── DataError             fix, re-download or leave out the data file; ``path``, ``line`` say where
 """
 
 from __future__ import annotations
@@ -22,18 +22,24 @@ class PassivxError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a config: where, what was there, and what is wanted."""
+    """One thing wrong with a config: where, what was there, what is wanted, how to put it right.
+
+    ``field`` is a dotted path, empty when the problem is the document itself; ``value`` None means
+    that nothing was there.
+    """
 
     field: str
     value: object
     message: str
+    remedy: str = ""
 
     def __str__(self) -> str:
-        # A value can be a whole document pasted into the wrong place: show enough to find it.
-        shown = repr(self.value)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        return f"{self.field}: {self.message}, was {shown}" if self.field else self.message
+        text = f"{self.field}: {self.message}" if self.field else self.message
+        if self.value is not None:
+            # A value can be a whole document pasted into the wrong place: show enough to find it.
+            shown = repr(self.value)
+            text += f", was {shown if len(shown) <= 80 else shown[:77] + '...'}"
+        return f"{text}; {self.remedy}" if self.remedy else text
 
 
 class ConfigError(PassivxError):

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass as plain_dataclass
 from decimal import Decimal
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
 
 from passivx._core.types import MARKET_DTYPE, TIER_DTYPE
-from passivx.errors import ConfigError, Problem
+from passivx.documents import Flag, Number, fields_of, load_document, problems_of, wanted
+from passivx.errors import ConfigError
 
-__all__ = ["DEFAULT_MAINTENANCE_RATE", "Market", "Position", "Tier", "step_parts"]
+__all__ = ["DEFAULT_MAINTENANCE_RATE", "Market", "Position", "Tier", "load_market", "step_parts"]
+
+log = logging.getLogger(__name__)
 
 # What the venues charge on their lowest tier when a market file brings no tiers
 # (Binance USDⓈ-M 0.4 %, Bybit inverse 0.5 %); named in every output that used it.
 DEFAULT_MAINTENANCE_RATE = {False: 0.004, True: 0.005}
+
+# Published market files carry these beside the rules; nothing depends on them.
+_UNUSED: Final = ("exchange", "symbol")
+_RULES: Final = ConfigDict(extra="forbid")
 
 
 def step_parts(step: float) -> tuple[float, float]:
@@ -35,7 +53,7 @@ def step_parts(step: float) -> tuple[float, float]:
     if not (math.isfinite(step) and step > 0.0):
         raise ValueError("must be finite and > 0")
     exact = Decimal(repr(float(step))).normalize()
-    sign, digits, exponent = exact.as_tuple()
+    _, digits, exponent = exact.as_tuple()
     assert isinstance(exponent, int)
     units = int("".join(map(str, digits)))
     if exponent >= 0:
@@ -45,17 +63,53 @@ def step_parts(step: float) -> tuple[float, float]:
     return float(units), float(10**-exponent)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _step(step: float) -> float:
+    try:
+        step_parts(step)
+    except ValueError:
+        raise wanted("a plain decimal step such as 0.01, 0.5 or 1e-8") from None
+    return step
+
+
+def _rising(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+    floors = [tier.floor for tier in tiers]
+    if floors != sorted(set(floors)) or (floors and floors[0] != 0.0):
+        raise wanted("tiers whose floors start at 0 and rise")
+    return tiers
+
+
+_StepSize = Annotated[float, Number("(0, inf)"), AfterValidator(_step)]
+_Fee = Annotated[float, Number("(-0.1, 0.1)")]
+
+
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class Tier:
-    """One maintenance-margin tier; it holds from ``floor`` (notional in settle currency) upward."""
+    """One maintenance-margin tier; it holds from ``floor`` (notional in settle currency) upward.
 
-    floor: float
-    maintenance_rate: float
-    deduction: float = 0.0
-    max_leverage: float = math.inf
+    Raises
+    ------
+    ConfigError
+        Naming every field that is missing, unknown, of the wrong type or out of range.
+    """
+
+    floor: Annotated[float, Number("[0, inf)")]
+    maintenance_rate: Annotated[float, Number("[0, 1)")]
+    deduction: Annotated[float, Number("[0, inf)")] = 0.0
+    max_leverage: Annotated[float, Number("[1, inf]")] = math.inf
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _construct(cls, value: Any, handler: ModelWrapValidatorHandler[Tier]) -> Tier:
+        try:
+            return handler(value)
+        except ValidationError as e:
+            # Inside a market document it is the market that reports this, with the path.
+            if not isinstance(value, ArgsKwargs):
+                raise
+            raise ConfigError(problems_of(e, cls)) from None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=_RULES)
 class Market:
     """The venue's rules for one symbol.
 
@@ -63,81 +117,42 @@ class Market:
     ``qty_step`` and ``min_qty`` in base units (linear) or contracts of 1 quote unit (inverse);
     fees are rates, a negative one is a rebate. ``tiers`` may be empty: then one tier with
     DEFAULT_MAINTENANCE_RATE is assumed.
+
+    Raises
+    ------
+    ConfigError
+        Naming every field that is missing, unknown, of the wrong type or out of range.
     """
 
-    price_step: float
-    qty_step: float
-    min_qty: float
-    min_cost: float
-    maker_fee: float
-    taker_fee: float
-    max_leverage: float
-    inverse: bool
-    contract_size: float = 1.0
-    tiers: tuple[Tier, ...] = ()
+    price_step: _StepSize
+    qty_step: _StepSize
+    min_qty: Annotated[float, Number("[0, inf)")]
+    min_cost: Annotated[float, Number("[0, inf)")]
+    maker_fee: _Fee
+    taker_fee: _Fee
+    max_leverage: Annotated[float, Number("[1, inf)")]
+    inverse: Flag
+    contract_size: Annotated[float, Number("[1, 1]")] = 1.0
+    tiers: Annotated[tuple[Tier, ...], AfterValidator(_rising)] = ()
 
-    def __post_init__(self) -> None:
-        problems = []
-
-        def need(name: str, ok: bool, wanted: str) -> None:
-            if not ok:
-                problems.append(Problem(name, getattr(self, name), wanted))
-
-        for name in ("price_step", "qty_step"):
-            try:
-                step_parts(getattr(self, name))
-            except ValueError as e:
-                problems.append(Problem(name, getattr(self, name), str(e)))
-        for name in ("min_qty", "min_cost"):
-            value = getattr(self, name)
-            need(name, math.isfinite(value) and value >= 0.0, "must be finite and >= 0")
-        for name in ("maker_fee", "taker_fee"):
-            value = getattr(self, name)
-            need(name, math.isfinite(value) and abs(value) < 0.1, "must be a rate within ±0.1")
-        need(
-            "max_leverage",
-            math.isfinite(self.max_leverage) and self.max_leverage >= 1.0,
-            "must be finite and >= 1",
-        )
-        need("contract_size", self.contract_size == 1.0, "must be 1 (others are not supported)")
-        floors = [tier.floor for tier in self.tiers]
-        need(
-            "tiers",
-            floors == sorted(set(floors)) and (not floors or floors[0] == 0.0),
-            "must start at floor 0 and rise",
-        )
-        if problems:
-            raise ConfigError(problems)
+    @model_validator(mode="wrap")
+    @classmethod
+    def _construct(cls, value: Any, handler: ModelWrapValidatorHandler[Market]) -> Market:
+        try:
+            return handler(value)
+        except ValidationError as e:
+            raise ConfigError(problems_of(e, cls)) from None
 
     @classmethod
     def from_flat(cls, settings: Mapping[str, Any]) -> Market:
-        """Pick the market numbers out of a flat settings dict (an optimizer candidate).
+        """Pick the market rules out of a flat settings dict (an optimizer candidate).
 
         Raises
         ------
         ConfigError
-            Naming every market field that is missing or unusable.
+            Naming every market field that is missing or unusable; other keys are left alone.
         """
-        known = {field.name: field for field in fields(cls)}
-        required = [n for n in known if n not in ("contract_size", "tiers")]
-        missing = [Problem(n, None, "is missing") for n in required if n not in settings]
-        if missing:
-            raise ConfigError(missing)
-        values = {name: settings[name] for name in known if name in settings}
-        wrong = [
-            Problem(name, value, "must be true or false" if name == "inverse" else "must be a number")
-            for name, value in values.items()
-            if name != "tiers"
-            and (isinstance(value, bool | np.bool_) is not (name == "inverse")
-            or not isinstance(value, bool | np.bool_ | int | float | np.integer | np.floating))
-        ]
-        if wrong:
-            raise ConfigError(wrong)
-        numbers = {n: float(v) for n, v in values.items() if n not in ("inverse", "tiers")}
-        tiers = tuple(
-            tier if isinstance(tier, Tier) else Tier(**tier) for tier in values.get("tiers", ())
-        )
-        return cls(**numbers, inverse=bool(values["inverse"]), tiers=tiers)
+        return cls(**{name: settings[name] for name, _ in fields_of(cls) if name in settings})
 
     def notional_cap(self, leverage: float) -> float:
         """Largest notional the venue allows at ``leverage``; infinite when no tier says."""
@@ -167,9 +182,29 @@ class Market:
         return np.array([(t.floor, t.maintenance_rate, t.deduction) for t in tiers], TIER_DTYPE)
 
 
-@dataclass(frozen=True, slots=True)
+def load_market(source: Path | str | Mapping[str, Any]) -> Market:
+    """Read a market file: one JSON or HJSON object with the field names of `Market`.
+
+    ``exchange`` and ``symbol``, as published files carry them, are accepted and not used.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or naming everything wrong with it.
+    """
+    path, document = load_document(source)
+    unused = [name for name in _UNUSED if document.pop(name, None) is not None]
+    if unused:
+        log.info("market file: not used keys=%s", ",".join(unused))
+    try:
+        return Market(**document)
+    except ConfigError as e:
+        raise ConfigError(e.problems, path) from None
+
+
+@plain_dataclass(frozen=True, slots=True)
 class Position:
-    """A one-way position: signed size (short < 0), average entry and liquidation price (0 = none)."""
+    """A one-way position: size (short < 0), average entry, liquidation price (0 = none)."""
 
     size: float = 0.0
     entry_price: float = 0.0

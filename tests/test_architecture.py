@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1] / "passivx"
 
 # From the bottom up; siblings share a set and must not import each other.
 LAYERS = [
-    {"_core", "errors", "files"},
+    {"_core", "errors"},
+    {"files", "documents"},
     {"models"},
     {"config"},
-    {"workspace", "planner"},
+    {"workspace", "planner", "venue"},
     {"data"},
     {"report"},
     {"backtest"},

@@ -1,0 +1,93 @@
+"""A workspace: one folder for configs, keys, data and results, under the original's names."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import passivx
+from passivx.errors import ConfigError, PassivxError, Problem
+from passivx.files import atomic_write
+
+__all__ = ["create_workspace", "examples_folder", "resolve_config"]
+
+_EXCHANGES: Final = ("binance", "bybit")
+_FOLDERS: Final = (
+    *(f"live_settings/{exchange}" for exchange in _EXCHANGES),
+    "backtest_configs",
+    "markets",
+    "backtest_results",
+    "historical_data",
+    "logs",
+)
+# Keys: nobody else on the machine may even list them.
+_SECRET_FOLDERS: Final = (
+    "api_key_secrets",
+    *(f"api_key_secrets/{exchange}" for exchange in _EXCHANGES),
+)
+
+
+def resolve_config(argument: str, workspace: Path, exchange: str | None = None) -> Path:
+    """Return the file a command's CONFIG argument means.
+
+    A path is a path; a bare NAME is ``live_settings/{exchange}/NAME.json`` in the workspace, on
+    every exchange when none is given.
+
+    Raises
+    ------
+    ConfigError
+        If a bare name is found nowhere (naming near ones) or on several exchanges.
+    """
+    if re.search(r"[/\\]|\.h?json$", argument) or Path(argument).is_file():
+        return Path(argument)
+    settings = workspace / "live_settings"
+    files = sorted(settings.glob(f"{exchange or '*'}/*.json"))
+    found = [file for file in files if file.stem == argument]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        remedy = f"say which: {' or '.join(map(str, found))}"
+        raise ConfigError([Problem("", None, f"config {argument!r} exists more than once", remedy)])
+    near = difflib.get_close_matches(argument, [file.stem for file in files], cutoff=0.5)
+    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "name a file"
+    raise ConfigError([Problem("", None, f"no config {argument!r} in {settings}", hint)])
+
+
+def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:
+    """Make a workspace in ``folder``: yield each example file and whether it was written.
+
+    A file that exists already is kept as it is. Folders for keys are made private (0700).
+
+    Raises
+    ------
+    PassivxError
+        If the folder cannot be written.
+    """
+    try:
+        for name in _FOLDERS:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name in _SECRET_FOLDERS:
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+        examples = examples_folder()
+        for source in sorted(examples.glob("*/**/*.*json")):
+            target = folder / source.relative_to(examples)
+            fresh = not os.path.lexists(target)
+            if fresh:
+                atomic_write(target, source.read_bytes())
+            yield target, fresh
+    except OSError as e:
+        raise PassivxError(f"{e.filename or folder}: cannot be written ({e.strerror})") from e
+
+
+def examples_folder() -> Path:
+    """Return the folder of example configs and markets, laid out like a workspace."""
+    # An installed package holds configs/ inside it; a source tree has it one folder up.
+    package = Path(passivx.__file__).parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "live_settings").is_dir():
+            return folder
+    raise PassivxError("the example configs are missing from this installation: reinstall passivx")
