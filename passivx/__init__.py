@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from passivx.data.ticks import Ticks, load_ticks
     from passivx.errors import ConfigError, DataError, PassivxError, Problem
     from passivx.models import Market, Position, Tier
 
@@ -19,7 +20,9 @@ _HOME = {
     "PassivxError": "errors",
     "Position": "models",
     "Problem": "errors",
+    "Ticks": "data.ticks",
     "Tier": "models",
+    "load_ticks": "data.ticks",
 }
 
 __all__ = [
@@ -29,7 +32,9 @@ __all__ = [
     "PassivxError",
     "Position",
     "Problem",
+    "Ticks",
     "Tier",
+    "load_ticks",
 ]
 
 
