@@ -580,10 +580,10 @@ def _check_unit(times: npt.NDArray[np.int64], fault: Fault) -> None:
         row = int(times.argmin())
         raise fault(f"timestamp must be in milliseconds, {low} looks like {unit}: {remedy}", row)
     if high >= 10**14 or 10**9 <= low < 10**10 or (low < 10**9 and high >= 10**12):
-        raise fault(
-            f"timestamps from {low} to {high} mix units; all must be milliseconds",
-            int(times.argmax() if times[0] == low else times.argmin()),
-        )
+        size = np.searchsorted(np.array([10**9, 10**10, 10**14, 10**17]), times, side="right")
+        row = int((size != size[0]).argmax())
+        change = f"timestamps go from {times[row - 1]} to {times[row]}"
+        raise fault(f"{change}: the units are mixed, all must be milliseconds", row)
 
 
 def _check_order(
