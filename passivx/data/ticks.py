@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Literal
 
 import numpy as np
@@ -73,6 +74,8 @@ _HEADERLESS = {
 # Bybit: public.bybit.com/trading always has a header; these two columns are in no other format.
 _BYBIT = {"tickdirection", "trdmatchid"}
 
+# What the unpackers raise for bytes that are not as they were written.
+_DAMAGE = (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile)
 _ONE_SIDED_FROM = 1000  # trades; a shorter file may well hold one side only
 
 
@@ -99,21 +102,20 @@ class TickReport:
     n_files_without_ids: int = 0
 
     def lines(self) -> list[str]:
-        """Return one sentence for every finding; none when there was nothing to say."""
-        missing = self.n_missing_ids
+        """Return one line for every finding; none when there was nothing to say."""
         sentences = {
-            "n_duplicates": "trades were in more than one place and are counted once",
-            "n_gaps": f"gaps in the trade ids: {missing} trades are missing from the files",
-            "n_reordered": "trades stood out of order and were sorted",
-            "n_zero_qty": "trades have quantity 0, a known defect of the archives",
-            "n_reversed_files": "files ran newest first and were reversed",
-            "n_microsecond_files": "files had times in microseconds, cut to milliseconds",
-            "n_one_sided_files": "files name the same side for every trade, a known defect of some "
-            "Binance trades archives: use the aggTrades of those days",
-            "n_files_without_qty": "files bring no quantities: every quantity is 0",
-            "n_files_without_ids": "files bring no trade ids: gaps and duplicates cannot be found",
+            "n_duplicates": "trades found in more than one place, kept once",
+            "n_gaps": f"gaps in the trade ids, {self.n_missing_ids} trades missing",
+            "n_reordered": "trades out of order, sorted",
+            "n_zero_qty": "trades of quantity 0, a known defect of the archives",
+            "n_reversed_files": "files that ran newest first, reversed",
+            "n_microsecond_files": "files with times in microseconds, cut to milliseconds",
+            "n_one_sided_files": "files that name the same side for every trade, a known defect of "
+            "some Binance trades archives (their aggTrades are right)",
+            "n_files_without_qty": "files without quantities, every quantity is 0",
+            "n_files_without_ids": "files without trade ids, gaps and duplicates cannot be found",
         }
-        return [f"{n} {text}" for name, text in sentences.items() if (n := getattr(self, name))]
+        return [f"{text}: {n}" for name, text in sentences.items() if (n := getattr(self, name))]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -333,7 +335,7 @@ def _read_csv(path: Path) -> _Part:
         what = "the line" if e.field is None else layout.name_of(e.field)
         message = f"{what} {e.reason}, was {shown!r}; correct it or download the file again"
         raise part.fault(message, n_rows + e.row) from e
-    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
         raise DataError(f"truncated or damaged ({e}): download the file again", path) from e
     except (NotImplementedError, RuntimeError) as e:  # an encrypted or exotic zip
         raise DataError(f"cannot unpack the zip ({e}): unpack it to .csv first", path) from e
@@ -465,7 +467,7 @@ def _is_number(text: str) -> bool:
 def _read_npy(path: Path) -> _Part:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as e:
+    except (ValueError, TypeError, EOFError, SyntaxError, TokenError) as e:
         raise DataError(f"not a usable .npy file ({e}): write or download it again", path) from e
     except OSError as e:
         raise _unreadable(path, e) from e
