@@ -9,34 +9,52 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from passivx.backtesting import BacktestResult, backtest, backtest_flat
     from passivx.config import Config, load_config
+    from passivx.data.ticks import Ticks, load_ticks
     from passivx.errors import ConfigError, DataError, PassivxError, Problem
     from passivx.models import Market, Position, Tier, load_market
+    from passivx.planner import PlannedOrder, plan_orders
 
+# No module bears the name of a public function: importing it would put the module in its place.
 _HOME = {
+    "BacktestResult": "backtesting",
     "Config": "config",
     "ConfigError": "errors",
     "DataError": "errors",
     "Market": "models",
     "PassivxError": "errors",
+    "PlannedOrder": "planner",
     "Position": "models",
     "Problem": "errors",
+    "Ticks": "data.ticks",
     "Tier": "models",
+    "backtest": "backtesting",
+    "backtest_flat": "backtesting",
     "load_config": "config",
     "load_market": "models",
+    "load_ticks": "data.ticks",
+    "plan_orders": "planner",
 }
 
 __all__ = [
+    "BacktestResult",
     "Config",
     "ConfigError",
     "DataError",
     "Market",
     "PassivxError",
+    "PlannedOrder",
     "Position",
     "Problem",
+    "Ticks",
     "Tier",
+    "backtest",
+    "backtest_flat",
     "load_config",
     "load_market",
+    "load_ticks",
+    "plan_orders",
 ]
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"workspace", "planner", "venue"},
     {"data"},
     {"report"},
-    {"backtest"},
+    {"backtesting"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

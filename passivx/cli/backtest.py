@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from passivx.backtest import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest
+from passivx.backtesting import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest
 from passivx.cli.options import (
     balance_option,
     balance_or_default,

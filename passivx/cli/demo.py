@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from passivx.backtest import BacktestResult, backtest
+from passivx.backtesting import BacktestResult, backtest
 from passivx.cli.options import DEFAULT_BALANCE_QUOTE, json_option
 from passivx.cli.output import console, note, print_json, working
 from passivx.config import load_config
