@@ -31,15 +31,19 @@ REAL_FILES = (
 def draw_ticks(rng: np.random.Generator, n: int) -> tuple[Ticks, float, float]:
     """A random walk on a price grid; also its price step and its volatility per tick."""
     start = 10 ** rng.uniform(-5, 5)
-    decimals = int(rng.integers(0, 9))
     units = int(rng.choice([1, 1, 1, 2, 5, 25]))
-    # At least ten steps of price, so that the walk can move at all.
-    while start < 10 * units / 10**decimals:
-        decimals += 1
+    # From ten steps in the price to a million.
+    decimals = max(0, int(np.ceil(rng.uniform(1, 6) - np.log10(start / units))))
+    decimals = min(decimals, 10)
     step = units / 10**decimals
-    volatility = 10 ** rng.uniform(-5, -2)
-    change = rng.standard_normal(n) * volatility + rng.choice([0, 0, -1, 1]) * volatility / 5
-    if rng.random() < 0.25:  # gaps
+    volatility = max(10 ** rng.uniform(-5, -2), step / start * rng.uniform(0.2, 2))
+    change = rng.standard_normal(n) * volatility
+    if rng.random() < 0.3:
+        change += rng.choice([-1, 1]) * volatility / 10
+    else:  # comes back, so that grids and closes take turns
+        path = np.cumsum(change)
+        change -= 0.02 * np.concatenate([[0.0], path[:-1]])
+    if rng.random() < 0.2:
         for at in rng.integers(0, n, int(rng.integers(1, 4))):
             change[at] += np.log1p(rng.choice([-0.3, 0.3, -0.1, 0.1]))
     if rng.random() < 0.3:  # calm runs and wild ones
@@ -47,7 +51,7 @@ def draw_ticks(rng: np.random.Generator, n: int) -> tuple[Ticks, float, float]:
     k = np.maximum(np.rint(start * np.exp(np.cumsum(change)) * 10**decimals / units), 1)
     price = k * units / 10**decimals
 
-    sides = rng.choice(["move", "random", "runs", "rare"])
+    sides = rng.choice(["move", "move", "random", "runs", "rare"], p=[0.3, 0.3, 0.2, 0.15, 0.05])
     if sides == "move":  # a rise is bought, a fall is sold, with some noise
         maker = (np.diff(k, prepend=k[0]) < 0) ^ (rng.random(n) < 0.15)
     elif sides == "random":
@@ -58,77 +62,95 @@ def draw_ticks(rng: np.random.Generator, n: int) -> tuple[Ticks, float, float]:
     else:
         maker = rng.random(n) < rng.choice([0.02, 0.98])
 
-    pace = int(rng.choice([0, 1, 50, 400, 5000]))
+    pace = int(rng.choice([0, 1, 50, 400, 400, 5000]))
     ts_ms = np.cumsum(rng.integers(0, pace + 1, n)).astype(np.int64)
     # From 0 on, the first fills can come sooner than the latency after "never".
-    ts_ms += int(rng.choice([0, 100, 1_600_000_000_000]))
+    ts_ms += int(rng.choice([0, 100, 1_600_000_000_000, 1_600_000_000_000]))
     return (price, ts_ms, maker.astype(np.uint8)), step, volatility
 
 
 def draw_settings(
     rng: np.random.Generator, price: float, step: float, volatility: float
 ) -> dict[str, Any]:
-    def one_of(*values: Any) -> Any:
-        return values[int(rng.integers(len(values)))]
+    """Settings that trade on such a market, some of them then replaced by corner cases."""
 
-    def around(x: float, decades: float = 1.0) -> float:
+    def around(x: float, decades: float = 0.5) -> float:
         return float(f"{x * 10 ** rng.uniform(-decades, decades):.3g}")
 
     inverse = bool(rng.random() < 0.4)
-    qty_step = float(one_of(1.0, 1.0, 10.0)) if inverse else 10.0 ** int(rng.integers(-6, 3))
-    if not inverse and rng.random() < 0.1:
-        qty_step *= one_of(5, 25, 0.5)
-    min_qty = qty_step * one_of(1, 1, 1, 1, 5, 0.5, 0)
+    qty_step = float(rng.choice([1, 10])) if inverse else 10.0 ** int(rng.integers(-6, 3))
     lots = around(300.0, 2.5)  # size of a first entry in quantity steps
-    entry_qty_pct = one_of(around(0.02), around(0.02), around(0.2, 0.7), 1.0, -0.05)
-    leverage = float(one_of(1, 2.5, 10, 33, 50, 100, 125))
     notional = lots * qty_step / price if inverse else lots * qty_step * price
-    balance = float(f"{max(notional / leverage / abs(entry_qty_pct), 1e-6):.6g}")
-    if rng.random() < 0.1:
-        balance = float(f"{balance * 10 ** rng.uniform(-4, -1):.6g}")
-    spacing = one_of(
-        around(volatility * 5), around(volatility * 20), around(volatility * 20), 1e-9, 0.3
-    )
-    min_markup = one_of(around(volatility * 3), around(volatility * 3), 0.0, step / price)
-    max_markup = one_of(
-        min_markup + around(volatility * 10), min_markup * 3, min_markup, min_markup / 2, 0.05
-    )
-    return {
-        "inverse": inverse,
-        "price_step": step * float(one_of(1, 1, 1, 10, 0.5)),
-        "qty_step": qty_step,
-        "min_qty": float(min_qty),
-        "min_cost": one_of(0.0, 0.0, around(notional), around(notional * 10)),
-        "maker_fee": one_of(0.0002, 0.0002, -0.00025, 0.0, 0.01),
-        "taker_fee": 0.0004,
-        "max_leverage": one_of(50, 100, 125, 5),
-        "starting_balance": balance,
-        "balance_pct": one_of(1.0, 1.0, 0.5, 0.123),
-        "entry_qty_pct": entry_qty_pct,
-        "ddown_factor": one_of(0.0, 0.02, 0.5, 1.0, 2.43),
-        "ema_span": one_of(1.0, 2.0, 15.5, 300.0, 1e4, 1e9),
-        "ema_spread": one_of(0.0, 0.0, around(volatility), around(volatility * 5), -0.001),
-        "grid_coefficient": one_of(0.0, around(30.0), around(100.0)),
-        "grid_spacing": spacing,
-        "leverage": leverage,
-        "stop_loss_liq_diff": one_of(0.0, 0.01, 0.1, 1e9, around(volatility * 20)),
-        "stop_loss_pos_price_diff": one_of(0.0, around(volatility * 20), 0.05, 0.5, 1e9),
-        "min_markup": min_markup,
-        "max_markup": max_markup,
-        "min_close_qty_multiplier": one_of(0.0, 0.01, 0.1, 0.5, 1.0, 3.0),
-        "n_close_orders": one_of(
-            0, 1, 2, 3, 7, 8, 9, 15.74, 0.5, 1.5, 2.5, 20, 64, 127, 128, 129, 130, 200, 256, 300
-        ),
-        "stop_loss_pos_reduction": one_of(0.0, 0.05, 0.3, 1.0, 2.0),
-        "do_long": one_of(True, True, True, False),
-        "do_shrt": one_of(True, True, True, False),
-        "latency_simulation_ms": one_of(0, 0, 200, 1000, 1000.5, 60_000),
+    entry_qty_pct = around(0.02)
+    leverage = float(rng.integers(2, 60))
+    min_markup = around(volatility * 3)
+    corners: dict[str, list[Any]] = {
+        "qty_step": [qty_step * 5, qty_step * 25, qty_step * 0.5],
+        "min_qty": [0.0, qty_step * 5, qty_step * 0.5],
+        "price_step": [step * 10, step * 0.5, step * 100],
+        "min_cost": [notional * 0.1, notional * 10.0, 1e6],
+        "maker_fee": [-0.00025, 0.0, 0.01],
+        "max_leverage": [1, 5],
+        "balance_pct": [1.0, 1e-3],
+        "entry_qty_pct": [0.2, 1.0, -0.05, 0.0],
+        "ddown_factor": [0.0, 10.0],
+        "ema_span": [1.0, 1e4, 1e9],
+        "ema_spread": [around(volatility), around(volatility * 5), -0.001],
+        "grid_coefficient": [0.0, 1e4],
+        "grid_spacing": [1e-9, 0.3, 2.0],
+        "leverage": [1.0, 2.5, 100.0, 125.0],
+        "stop_loss_liq_diff": [0.0, 1.0, 1e9],
+        "stop_loss_pos_price_diff": [0.0, 1.0, 1e9],
+        "min_markup": [0.0, step / price, 0.05],
+        "max_markup": [min_markup, min_markup / 2, 0.0, 0.05],
+        "min_close_qty_multiplier": [0.0, 0.01, 3.0],
+        "n_close_orders": [0, 0.5, 1, 1.5, 2, 2.5, 7, 8, 9, 15.74, 127, 128, 129, 130, 256, 300],
+        "stop_loss_pos_reduction": [0.0, 1.0, 2.0],
+        "do_long": [False],
+        "do_shrt": [False],
+        "latency_simulation_ms": [0, 1000.5, 60_000],
     }
+    settings = {
+        "inverse": inverse,
+        "price_step": step,
+        "qty_step": qty_step,
+        "min_qty": qty_step,
+        "min_cost": 0.0,
+        "maker_fee": 0.0002,
+        "taker_fee": 0.0004,
+        "max_leverage": int(rng.integers(20, 126)),
+        "starting_balance": float(f"{max(notional / leverage / entry_qty_pct, 1e-6):.6g}"),
+        "balance_pct": float(rng.choice([1.0, 0.5, 0.873])),
+        "entry_qty_pct": entry_qty_pct,
+        "ddown_factor": around(0.7),
+        "ema_span": float(rng.choice([2.0, 15.5, 300.0])),
+        "ema_spread": 0.0,
+        "grid_coefficient": around(30.0, 1.0),
+        "grid_spacing": around(volatility * 8),
+        "leverage": leverage,
+        "stop_loss_liq_diff": around(0.05, 1.0),
+        "stop_loss_pos_price_diff": around(volatility * 40, 1.0),
+        "min_markup": min_markup,
+        "max_markup": min_markup + min(around(volatility * 10), 0.2),
+        "min_close_qty_multiplier": float(rng.choice([0.01, 0.1, 0.5, 1.0])),
+        "n_close_orders": int(rng.choice([1, 2, 3, 5, 7, 8, 9, 20, 64, 128, 130, 200])),
+        "stop_loss_pos_reduction": around(0.1),
+        "do_long": True,
+        "do_shrt": True,
+        "latency_simulation_ms": int(rng.choice([0, 200, 1000])),
+    }
+    often = rng.choice([0.0, 0.05, 0.15, 0.6])
+    for name, values in corners.items():
+        if rng.random() < often:
+            settings[name] = values[int(rng.integers(len(values)))]
+    if rng.random() < often:
+        settings["starting_balance"] *= 10 ** rng.uniform(-4, -1)
+    return settings
 
 
 def draw(seed: int) -> tuple[Ticks, dict[str, Any]]:
     rng = np.random.default_rng(seed)
-    ticks, step, volatility = draw_ticks(rng, int(rng.choice([2, 50, 300, 600, 600, 3000])))
+    ticks, step, volatility = draw_ticks(rng, int(rng.choice([2, 50, 300, 1000, 1000, 3000])))
     while len(np.unique(ticks[0])) < 2:
         ticks, step, volatility = draw_ticks(rng, 300)
     settings = draw_settings(rng, float(ticks[0][0]), step, volatility)

@@ -149,7 +149,11 @@ class Rules:
             prices = prices[prices >= book]
         else:
             prices = prices[prices <= book][::-1]
-        if len(prices) == 0 or (len(prices) > 1 and diff(prices[1], prices[0]) > 0.003):
+        lone = len(prices) == 0
+        if len(prices) > 1:
+            lower, upper = sorted(prices[:2])
+            lone = diff(upper, lower) > 0.003
+        if lone:
             return farther(book, away(entry * near_markup, self.price_step)), size
         if len(prices) == 1:
             return prices[0], size
