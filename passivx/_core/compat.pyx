@@ -119,6 +119,11 @@ if sizeof(Settings) != COMPAT_DTYPE.itemsize or sizeof(Fill) != COMPAT_FILL_DTYP
     raise ImportError("passivx._core.compat: a struct and its dtype disagree")
 
 
+# Every print that may close walks the whole grid, out of Ctrl-C's reach until the chunk ends.
+cdef enum:
+    MAX_CLOSE_ORDERS = 10_000
+
+
 # --- the original's helpers -------------------------------------------------------------------
 
 cdef inline double decimals(double x) noexcept nogil:
@@ -518,8 +523,10 @@ def run(
     Parameters
     ----------
     price, ts_ms, buyer_maker : arrays of f8, i8, u1, shape (n,)
-        Raw ticks in time order; ticks that repeat the price before them are dropped on the fly.
+        Raw ticks in time order, prices finite and > 0 (not checked here); ticks that repeat the
+        price before them are dropped on the fly.
     settings : ndarray of COMPAT_DTYPE, shape (1,)
+        Finite numbers; steps, leverages and the starting balance > 0 (not checked here).
     chunk : int
         Ticks between two looks at Ctrl-C and calls of ``progress(ticks_done)``.
 
@@ -534,7 +541,8 @@ def run(
     Raises
     ------
     ValueError
-        If the arrays differ in length or hold fewer than two different prices.
+        If the arrays differ in length or hold fewer than two different prices, if ``chunk`` is
+        below 1 or ``n_close_orders`` above 10,000.
     """
     cdef Py_ssize_t n = price.shape[0]
     cdef Py_ssize_t at = 0
@@ -548,6 +556,11 @@ def run(
         raise ValueError("price, ts_ms and buyer_maker must have the same length")
     if settings.shape[0] != 1:
         raise ValueError("settings must be one record")
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, was {chunk}")
+    if not settings[0].n_close_orders <= MAX_CLOSE_ORDERS:
+        raise ValueError(
+            f"n_close_orders must be <= {MAX_CLOSE_ORDERS}, was {settings[0].n_close_orders}")
     while second < n and price[second] == price[0]:
         second += 1
     if second >= n:

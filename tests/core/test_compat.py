@@ -209,6 +209,60 @@ def test_random_markets_reach_every_kind_of_fill() -> None:
     assert wanted <= set(seen)
 
 
+CALM = {
+    "inverse": False,
+    "price_step": 0.1,
+    "qty_step": 0.001,
+    "min_qty": 0.001,
+    "min_cost": 0.0,
+    "maker_fee": 0.0,
+    "taker_fee": 0.0,
+    "max_leverage": 50,
+    "starting_balance": 1000.0,
+    "balance_pct": 1.0,
+    "entry_qty_pct": 0.1,
+    "ddown_factor": 1.0,
+    "ema_span": 10.0,
+    "ema_spread": 0.0,
+    "grid_coefficient": 10.0,
+    "grid_spacing": 0.01,
+    "leverage": 10.0,
+    "stop_loss_liq_diff": 0.01,
+    "stop_loss_pos_price_diff": 0.5,
+    "min_markup": 0.001,
+    "max_markup": 0.01,
+    "min_close_qty_multiplier": 0.1,
+    "n_close_orders": 5,
+    "stop_loss_pos_reduction": 0.1,
+    "do_long": True,
+    "do_shrt": True,
+    "latency_simulation_ms": 0,
+}
+
+
+def ticks_of(*prints: tuple[float, int]) -> Ticks:
+    """(price, is_buyer_maker) pairs a second apart."""
+    price, maker = zip(*prints, strict=True)
+    return (
+        np.array(price, dtype=np.float64),
+        np.arange(1, len(price) + 1, dtype=np.int64) * 1000,
+        np.array(maker, dtype=np.uint8),
+    )
+
+
+@pytest.mark.parametrize("chunk", [0, -1, -(10**9)])
+def test_refuses_a_chunk_that_never_ends(chunk: int) -> None:
+    with pytest.raises(ValueError, match="chunk must be >= 1"):
+        run_engine(*ticks_of((100.0, 1), (99.0, 1)), CALM, chunk=chunk)
+
+
+@pytest.mark.parametrize("n_close_orders", [10_001, 1e12, 1e300])
+def test_refuses_a_close_grid_too_long_to_walk(n_close_orders: float) -> None:
+    settings = CALM | {"n_close_orders": n_close_orders}
+    with pytest.raises(ValueError, match="n_close_orders must be <= 10000"):
+        run_engine(*ticks_of((100.0, 1), (99.0, 1)), settings)
+
+
 @pytest.mark.nightly
 def test_engine_equals_twin_on_many_random_markets() -> None:
     seen = fuzz(range(NIGHTLY_SEED, NIGHTLY_SEED + NIGHTLY_RUNS))
