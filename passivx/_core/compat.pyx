@@ -589,7 +589,8 @@ def run(
         copy_fills(fills, &st)
     finally:
         free(st.fills)
-    return fills, outcome == Outcome.LIQUIDATED, st.thinned
+    # scan() leaves `thinned` at the index of the tick that liquidated: that one was looked at too.
+    return fills, outcome == Outcome.LIQUIDATED, st.thinned + (outcome == Outcome.LIQUIDATED)
 
 
 cdef copy_fills(Fill[::1] out, const State* st):

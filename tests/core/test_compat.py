@@ -263,6 +263,14 @@ def test_refuses_a_close_grid_too_long_to_walk(n_close_orders: float) -> None:
         run_engine(*ticks_of((100.0, 1), (99.0, 1)), settings)
 
 
+def test_the_tick_that_liquidates_counts_as_looked_at() -> None:
+    # An entry on the second tick; the fourth gaps to within the range that liquidates.
+    ticks = ticks_of((100.0, 1), (99.0, 1), (99.5, 0), (80.0, 1), (81.0, 1), (82.0, 0))
+    settings = CALM | {"entry_qty_pct": 1.0, "leverage": 25.0, "max_leverage": 125}
+    rows, outcome, thinned = run_engine(*ticks, settings)
+    assert (len(rows), outcome, thinned) == (1, "long_liquidation", 4)
+
+
 @pytest.mark.nightly
 def test_engine_equals_twin_on_many_random_markets() -> None:
     seen = fuzz(range(NIGHTLY_SEED, NIGHTLY_SEED + NIGHTLY_RUNS))
