@@ -390,6 +390,10 @@ cdef int in_position(
     cdef double qty = 0.0
     cdef int64_t kind = 0
     if held == side:
+        if st.liq != st.liq:
+            # An entry of quantity 0 (min_qty 0) left no entry price: the original's min() takes
+            # the NaN over, the comparison in scan() does not.
+            st.closest[held < 0] = NAN
         if side * p <= side * st.liq and st.closest[held < 0] < 0.2:
             return 1
         if side * p < side * st.reentry_price:
@@ -429,7 +433,7 @@ cdef inline void quiet_levels(
     cdef double level = held * st.liq if st.liq > 0.0 else -INFINITY
     liq[held < 0] = st.liq
     liq[held > 0] = 0.0
-    if st.stop_price > 0.0:
+    if st.stop_price > 0.0 or st.liq != st.liq:
         quiet[0] = INFINITY
         quiet[1] = INFINITY
         return
