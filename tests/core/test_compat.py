@@ -271,6 +271,24 @@ def test_the_tick_that_liquidates_counts_as_looked_at() -> None:
     assert (len(rows), outcome, thinned) == (1, "long_liquidation", 4)
 
 
+@pytest.mark.parametrize("block", range(8))
+def test_ends_whatever_finite_settings_it_is_given(block: int) -> None:
+    # The config layer refuses these; the engine must neither crash nor run for ever on them.
+    extremes = [0.0, -1.0, 1e-300, 1e-12, 0.5, 1.0, 9999.0, 1e12, 1e300, -1e12]
+    for seed in range(block * 100, block * 100 + 100):
+        rng = np.random.default_rng(seed)
+        ticks, settings = draw(seed)
+        ticks = (ticks[0][:300], ticks[1][:300], ticks[2][:300])
+        numbers = sorted(name for name, value in settings.items() if not isinstance(value, bool))
+        for name in rng.choice(numbers, int(rng.integers(1, 8)), replace=False):
+            settings[str(name)] = float(rng.choice(extremes))
+        settings["n_close_orders"] = min(settings["n_close_orders"], 10_000)
+        if len(np.unique(ticks[0])) > 1:
+            rows, outcome, thinned = run_engine(*ticks, settings)
+            assert len(rows) <= thinned <= len(ticks[0]), f"seed {seed}"
+            assert outcome == "end" or rows, f"seed {seed}"
+
+
 @pytest.mark.nightly
 def test_engine_equals_twin_on_many_random_markets() -> None:
     seen = fuzz(range(NIGHTLY_SEED, NIGHTLY_SEED + NIGHTLY_RUNS))
