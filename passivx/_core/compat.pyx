@@ -171,7 +171,9 @@ cdef inline double max_position(double balance, double price, const Settings* s)
     return balance * price * s.leverage if s.inverse else (balance / price) * s.leverage
 
 
-cdef double liquidation(double balance, double size, double entry, const Settings* s) noexcept nogil:
+cdef double liquidation(
+    double balance, double size, double entry, const Settings* s
+) noexcept nogil:
     cdef double a = fabs(size)
     cdef double price, d, c, m, b, r
     if size == 0.0:
@@ -194,19 +196,19 @@ cdef double liquidation(double balance, double size, double entry, const Setting
 
 cdef double pairwise_sum(double x, int64_t n) noexcept nogil:
     # numpy's sum of n equal numbers, in numpy's order of additions.
-    cdef int64_t i, half
+    cdef int64_t _i, half
     cdef double lane, total
     if n < 8:
         total = 0.0
-        for i in range(n):
+        for _i in range(n):
             total += x
         return total
     if n <= 128:
         lane = x
-        for i in range(8, n - n % 8, 8):
+        for _i in range(8, n - n % 8, 8):
             lane += x
         total = ((lane + lane) + (lane + lane)) + ((lane + lane) + (lane + lane))
-        for i in range(n % 8):
+        for _i in range(n % 8):
             total += x
         return total
     half = n // 2

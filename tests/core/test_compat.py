@@ -302,7 +302,8 @@ def test_engine_equals_twin_on_windows_of_real_trades(seed: int, real_data: Path
     ticks = load_trades(real_data / REAL_FILES[seed % len(REAL_FILES)])
     n = int(rng.integers(300, 3000))
     start = int(rng.integers(0, len(ticks[0]) - n))
-    price, ts_ms, maker = (column[start : start + n] for column in ticks)
+    window = slice(start, start + n)
+    price, ts_ms, maker = ticks[0][window], ticks[1][window], ticks[2][window]
     step = float(np.min(np.abs(np.diff(np.unique(price)))))
     settings = draw_settings(rng, float(price[0]), float(f"{step:.3g}"), 10 ** rng.uniform(-4, -3))
     compare((price, ts_ms, maker), settings)

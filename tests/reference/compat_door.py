@@ -1,4 +1,4 @@
-"""The compiled engine spoken to in the twin's words, so that the two answers compare field by field."""
+"""The compiled engine spoken to in the twin's words, so that their answers compare by field."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,10 +1,11 @@
-"""The original backtester in slow, plain Python: the specification `_core.compat` is checked against.
+"""The original backtester in slow, plain Python: what `_core.compat` is checked against.
 
-Every number is a `numpy.float64`, so division by zero gives inf or NaN as it does in C, and the grid
-is built with NumPy's own `linspace`, `unique`, `sum` and `round`, which the compiled engine imitates.
+Every number is a `numpy.float64`, so division by zero gives inf or NaN as it does in C, and the
+grid is built with NumPy's own `linspace`, `unique`, `sum` and `round`, which the compiled engine
+imitates.
 
-`side` is +1 for a long and -1 for a short. Sizes are signed, the order formulas take absolute values.
-`1 - side * x` is exactly `1 - x` or `1 + x`: mirroring through `side` costs no bit.
+`side` is +1 for a long and -1 for a short. Sizes are signed; the order formulas take absolute
+values. `1 - side * x` is exactly `1 - x` or `1 + x`: mirroring through `side` costs no bit.
 """
 
 import operator
@@ -52,7 +53,7 @@ class Rules:
             if name not in ("inverse", "do_long", "do_shrt"):
                 setattr(self, name, F(value))
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # tells the type checker that settings are attributes
         raise AttributeError(name)
 
     def cost(self, qty: Any, price: Any) -> Any:
@@ -79,10 +80,8 @@ class Rules:
         return max(self.min_qty, up(self.min_cost / price, self.qty_step))
 
     def first_qty(self, balance: Any, price: Any) -> Any:
-        if self.inverse:
-            most = balance * self.leverage * price
-        else:
-            most = (balance * self.leverage) / price
+        margin = balance * self.leverage
+        most = margin * price if self.inverse else margin / price
         return max(self.min_qty_at(price), dn(most * abs(self.entry_qty_pct), self.qty_step))
 
     def min_close(self, balance: Any, price: Any) -> Any:
@@ -137,7 +136,7 @@ class Rules:
         return away(entry * (1 - side * g), step)
 
     def first_close(self, side: int, p: Any, balance: Any, size: Any, entry: Any, book: Any) -> Any:
-        """Price and quantity (> 0) of the close nearest to the market; `book` is the side it joins."""
+        """Price and quantity (> 0) of the nearest close; `book` is the side it joins."""
         size = abs(size)
         away, farther = (up, max) if side > 0 else (dn, min)
         n = int(np.rint(min(self.n_close_orders, size / self.min_close(balance, p))))
@@ -145,10 +144,7 @@ class Rules:
         far_markup = 1 + side * self.max_markup
         prices = np.linspace(entry * near_markup, entry * far_markup, n)
         prices = np.unique(away(prices, self.price_step))  # ascending
-        if side > 0:
-            prices = prices[prices >= book]
-        else:
-            prices = prices[prices <= book][::-1]
+        prices = prices[prices >= book] if side > 0 else prices[prices <= book][::-1]
         lone = len(prices) == 0
         if len(prices) > 1:
             lower, upper = sorted(prices[:2])
@@ -184,8 +180,8 @@ def run_compat(
 ) -> tuple[list[dict[str, Any]], str, int]:
     """Replay raw ticks; return the fills, the outcome and how many thinned ticks were looked at.
 
-    The outcome is ``"end"``, ``"long_liquidation"`` or ``"shrt_liquidation"``. A fill has the fields
-    of a golden case's row, with NaN for null.
+    The outcome is ``"end"``, ``"long_liquidation"`` or ``"shrt_liquidation"``. A fill has the
+    fields of a golden case's row, with NaN for null.
     """
     keep = thin(price)
     price, ts_ms, buyer_maker = price[keep], ts_ms[keep], buyer_maker[keep]
