@@ -470,7 +470,8 @@ cdef int scan(
     cdef bint flat = st.size == 0.0
     cdef double p, ideal, entry, distance
     cdef Py_ssize_t i
-    cdef int row, status
+    cdef int row
+    cdef int status = 0        # a chunk of nothing but repeated prices leaves it so
     if not flat:
         quiet_levels(st, s, quiet, liq)
     for i in range(n):

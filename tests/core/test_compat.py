@@ -263,6 +263,13 @@ def test_refuses_a_close_grid_too_long_to_walk(n_close_orders: float) -> None:
         run_engine(*ticks_of((100.0, 1), (99.0, 1)), settings)
 
 
+def test_a_chunk_of_repeated_prices_changes_nothing() -> None:
+    # Eleven ticks a price, four a chunk: some chunks hold no tick that counts.
+    prints = [(100.0, 1), (99.0, 1), (99.5, 0), (99.0, 1)]
+    ticks = ticks_of(*(one for one in prints for _ in range(11)))
+    assert compare(ticks, CALM, chunk=4) == {"long entry": 1, "end": 1}
+
+
 def test_the_tick_that_liquidates_counts_as_looked_at() -> None:
     # An entry on the second tick; the fourth gaps to within the range that liquidates.
     ticks = ticks_of((100.0, 1), (99.0, 1), (99.5, 0), (80.0, 1), (81.0, 1), (82.0, 0))
