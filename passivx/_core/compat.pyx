@@ -119,6 +119,11 @@ if sizeof(Settings) != COMPAT_DTYPE.itemsize or sizeof(Fill) != COMPAT_FILL_DTYP
     raise ImportError("passivx._core.compat: a struct and its dtype disagree")
 
 
+# Every print that may close walks the whole grid, out of Ctrl-C's reach until the chunk ends.
+cdef enum:
+    MAX_CLOSE_ORDERS = 10_000
+
+
 # --- the original's helpers -------------------------------------------------------------------
 
 cdef inline double decimals(double x) noexcept nogil:
@@ -166,7 +171,9 @@ cdef inline double max_position(double balance, double price, const Settings* s)
     return balance * price * s.leverage if s.inverse else (balance / price) * s.leverage
 
 
-cdef double liquidation(double balance, double size, double entry, const Settings* s) noexcept nogil:
+cdef double liquidation(
+    double balance, double size, double entry, const Settings* s
+) noexcept nogil:
     cdef double a = fabs(size)
     cdef double price, d, c, m, b, r
     if size == 0.0:
@@ -189,19 +196,19 @@ cdef double liquidation(double balance, double size, double entry, const Setting
 
 cdef double pairwise_sum(double x, int64_t n) noexcept nogil:
     # numpy's sum of n equal numbers, in numpy's order of additions.
-    cdef int64_t i, half
+    cdef int64_t _i, half
     cdef double lane, total
     if n < 8:
         total = 0.0
-        for i in range(n):
+        for _i in range(n):
             total += x
         return total
     if n <= 128:
         lane = x
-        for i in range(8, n - n % 8, 8):
+        for _i in range(8, n - n % 8, 8):
             lane += x
         total = ((lane + lane) + (lane + lane)) + ((lane + lane) + (lane + lane))
-        for i in range(n % 8):
+        for _i in range(n % 8):
             total += x
         return total
     half = n // 2
@@ -385,6 +392,10 @@ cdef int in_position(
     cdef double qty = 0.0
     cdef int64_t kind = 0
     if held == side:
+        if st.liq != st.liq:
+            # An entry of quantity 0 (min_qty 0) left no entry price: the original's min() takes
+            # the NaN over, the comparison in scan() does not.
+            st.closest[held < 0] = NAN
         if side * p <= side * st.liq and st.closest[held < 0] < 0.2:
             return 1
         if side * p < side * st.reentry_price:
@@ -424,7 +435,7 @@ cdef inline void quiet_levels(
     cdef double level = held * st.liq if st.liq > 0.0 else -INFINITY
     liq[held < 0] = st.liq
     liq[held > 0] = 0.0
-    if st.stop_price > 0.0:
+    if st.stop_price > 0.0 or st.liq != st.liq:
         quiet[0] = INFINITY
         quiet[1] = INFINITY
         return
@@ -459,7 +470,8 @@ cdef int scan(
     cdef bint flat = st.size == 0.0
     cdef double p, ideal, entry, distance
     cdef Py_ssize_t i
-    cdef int row, status
+    cdef int row
+    cdef int status = 0        # a chunk of nothing but repeated prices leaves it so
     if not flat:
         quiet_levels(st, s, quiet, liq)
     for i in range(n):
@@ -518,8 +530,10 @@ def run(
     Parameters
     ----------
     price, ts_ms, buyer_maker : arrays of f8, i8, u1, shape (n,)
-        Raw ticks in time order; ticks that repeat the price before them are dropped on the fly.
+        Raw ticks in time order, prices finite and > 0 (not checked here); ticks that repeat the
+        price before them are dropped on the fly.
     settings : ndarray of COMPAT_DTYPE, shape (1,)
+        Finite numbers; steps, leverages and the starting balance > 0 (not checked here).
     chunk : int
         Ticks between two looks at Ctrl-C and calls of ``progress(ticks_done)``.
 
@@ -534,7 +548,8 @@ def run(
     Raises
     ------
     ValueError
-        If the arrays differ in length or hold fewer than two different prices.
+        If the arrays differ in length or hold fewer than two different prices, if ``chunk`` is
+        below 1 or ``n_close_orders`` above 10,000.
     """
     cdef Py_ssize_t n = price.shape[0]
     cdef Py_ssize_t at = 0
@@ -548,6 +563,11 @@ def run(
         raise ValueError("price, ts_ms and buyer_maker must have the same length")
     if settings.shape[0] != 1:
         raise ValueError("settings must be one record")
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, was {chunk}")
+    if not settings[0].n_close_orders <= MAX_CLOSE_ORDERS:
+        raise ValueError(
+            f"n_close_orders must be <= {MAX_CLOSE_ORDERS}, was {settings[0].n_close_orders}")
     while second < n and price[second] == price[0]:
         second += 1
     if second >= n:
@@ -576,7 +596,8 @@ def run(
         copy_fills(fills, &st)
     finally:
         free(st.fills)
-    return fills, outcome == Outcome.LIQUIDATED, st.thinned
+    # scan() leaves `thinned` at the index of the tick that liquidated: that one was looked at too.
+    return fills, outcome == Outcome.LIQUIDATED, st.thinned + (outcome == Outcome.LIQUIDATED)
 
 
 cdef copy_fills(Fill[::1] out, const State* st):

@@ -58,10 +58,13 @@ cdef inline double cost(double qty, double price, int64_t inverse) noexcept nogi
 cdef inline double pnl(
     int64_t side, double entry, double exit, double qty, int64_t inverse
 ) noexcept nogil:
-    # side is the position's; qty its closed part, either sign.
+    # side is the position's; qty its closed part, either sign. Subtracted in the side's own order,
+    # not multiplied by it: a short closed at its entry gains 0.0, not -0.0.
+    cdef double bought = entry if side > 0 else exit
+    cdef double sold = exit if side > 0 else entry
     if inverse:
-        return fabs(qty) * (side * (1.0 / entry - 1.0 / exit))
-    return fabs(qty) * (side * (exit - entry))
+        return fabs(qty) * (1.0 / bought - 1.0 / sold)
+    return fabs(qty) * (sold - bought)
 
 
 cdef inline double average_entry(
