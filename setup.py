@@ -1,4 +1,4 @@
-"""Extension list, compiler flags and Cython directives; everything declarative is in pyproject.toml.
+"""Extension list, compiler flags and Cython directives; the rest is in pyproject.toml.
 
 Environment:
   PASSIVX_DEBUG=1      -O0 -g, bounds checks and assertions on
@@ -22,7 +22,8 @@ if sys.platform == "win32":
     flags.append("/fp:precise")
 else:
     flags = ["-O0", "-g"] if DEBUG else ["-O2"]
-    # A fused multiply-add changes the last digits of a long EMA: results must not depend on the CPU.
+    # A fused multiply-add changes the last digits of a long EMA: results must be the same on any
+    # processor.
     flags += ["-ffp-contract=off", "-Wall", "-Wno-unused-function"]
     if MARCH:
         flags.append(f"-march={MARCH}")

@@ -47,6 +47,7 @@ _SWITCHES = frozenset({"inverse", "do_long", "do_short"})
 _DIVISORS = frozenset(
     {"price_step", "qty_step", "leverage", "max_leverage", "starting_balance", "ema_span"}
 )
+_COUNTS_AND_LEASTS = frozenset({"n_close_orders", "min_qty", "min_cost", "latency_ms"})
 
 _SIDES = np.array(["short", "", "long"])
 _KINDS = np.array(["", *(KIND_NAMES[kind] for kind in sorted(KIND_NAMES))])
@@ -288,4 +289,8 @@ def _unusable(name: str, value: object) -> str:
         return "must be finite"
     if name in _DIVISORS and not value > 0:
         return "must be > 0"
+    if name in _COUNTS_AND_LEASTS and value < 0:
+        return "must be >= 0"
+    if name == "n_close_orders" and value > compat.MAX_CLOSE_ORDERS:
+        return f"must be <= {compat.MAX_CLOSE_ORDERS}"
     return ""

@@ -123,9 +123,7 @@ def plan_rungs(
     """
     position = position or Position()
     situation = {"wallet": wallet, "last_price": last_price, "ema": ema}
-    orders = plan_orders(
-        config, market, position=position, funding_rate=funding_rate, **situation
-    )
+    orders = plan_orders(config, market, position=position, funding_rate=funding_rate, **situation)
     if position.size:
         return _rungs(orders, position, config, market, wallet, last_price, hypothetical=False)
     out: list[Rung] = []

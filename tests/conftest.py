@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from passivx._core.types import build_info
+# pytest puts the checkout first on the path; a build that PYTHONPATH names comes before it.
+sys.path[:0] = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
-REAL_DATA = Path(
-    os.environ.get("PASSIVX_REAL_DATA", Path(__file__).parents[2] / "shared" / "data")
-)
+from passivx._core.types import build_info  # noqa: E402
+
+REAL_DATA = Path(os.environ.get("PASSIVX_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
 def pytest_configure(config):

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+MAX_CLOSE_ORDERS: int
 COMPAT_DTYPE: np.dtype[np.void]
 COMPAT_FILL_DTYPE: np.dtype[np.void]
 

@@ -120,7 +120,7 @@ if sizeof(Settings) != COMPAT_DTYPE.itemsize or sizeof(Fill) != COMPAT_FILL_DTYP
 
 
 # Every print that may close walks the whole grid, out of Ctrl-C's reach until the chunk ends.
-cdef enum:
+cpdef enum:
     MAX_CLOSE_ORDERS = 10_000
 
 

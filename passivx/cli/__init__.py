@@ -1,4 +1,4 @@
-"""The command line: parse arguments, call one function, print, exit with a code that means something.
+"""The command line: parse arguments, call one function, print, exit with a meaningful code.
 
 Exit codes: 0 done · 1 the request failed (the message says why) · 2 wrong usage or bad config ·
 130 interrupted. Results go to stdout, progress and messages to stderr.
@@ -47,7 +47,7 @@ class _Group(click.RichGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        return _Deferred(cmd_name, help=COMMANDS[cmd_name][1])
+        return _Deferred(name=cmd_name, help=COMMANDS[cmd_name][1])
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -51,7 +51,9 @@ from passivx.workspace import resolve_config
     help="compat: least time between two fills.",
 )
 @click.option("--start", metavar="DATE", help="First UTC day (YYYY-MM-DD) or instant.")
-@click.option("--end", metavar="DATE", help="Last UTC day, included, or the instant to stop before.")
+@click.option(
+    "--end", metavar="DATE", help="Last UTC day, included, or the instant to stop before."
+)
 @click.option(
     "--out",
     metavar="DIR",

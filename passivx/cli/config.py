@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from passivx.cli.options import POSITIVE, json_option, workspace_option
+from passivx.cli.options import json_option, positive, workspace_option
 from passivx.cli.output import console, print_json
 from passivx.config import Config, load_config
 from passivx.errors import ConfigError, Problem
@@ -42,8 +42,8 @@ def command() -> None:
 @click.option(
     "--market", type=click.Path(path_type=Path), help="Market rules: adds the venue checks."
 )
-@click.option("--price", type=POSITIVE, help="Last price (quote), for the venue checks.")
-@click.option("--balance", type=POSITIVE, help="Wallet (settle currency): checks sizes as well.")
+@click.option("--price", type=positive, help="Last price (quote), for the venue checks.")
+@click.option("--balance", type=positive, help="Wallet (settle currency): checks sizes as well.")
 @json_option
 def check(
     file: str,

@@ -90,7 +90,10 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
 
 def _picture(name: str, ticks: Ticks, result: BacktestResult) -> str:
     hours = (result.end_ms - result.start_ms) / 3_600_000
-    lines = [f"{name}: {len(ticks):,} trades, {hours:.1f} hours", f"  price  {sparkline(ticks.price)}"]
+    lines = [
+        f"{name}: {len(ticks):,} trades, {hours:.1f} hours",
+        f"  price  {sparkline(ticks.price)}",
+    ]
     if len(result.equity):
         lines.append(f"  equity {sparkline(result.equity['equity'])}  (at each fill)")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import rich_click as click
+from click.exceptions import Exit
 from rich.table import Table
 
 from passivx._core.types import build_info
@@ -65,7 +66,7 @@ def command(workspace: Path, as_json: bool) -> None:
             table.add_row(marks[finding.state], finding.name, finding.detail)
         console().print(table)
     if failed:
-        raise click.exceptions.Exit(1)
+        raise Exit(1)
 
 
 def _findings(workspace: Path) -> Iterator[Finding]:
@@ -84,7 +85,9 @@ def _findings(workspace: Path) -> Iterator[Finding]:
 
 def _python() -> Finding:
     ok = sys.version_info >= LEAST_PYTHON
-    detail = f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}"
+    detail = (
+        f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}"
+    )
     return Finding("python", "ok" if ok else "problem", detail)
 
 
@@ -145,7 +148,9 @@ def _disk(workspace: Path) -> Finding:
 def _writable(workspace: Path) -> Finding:
     folder = workspace.resolve()
     if not folder.is_dir():
-        return Finding("workspace", "problem", f"{folder} is not a folder: passivx init {workspace}")
+        return Finding(
+            "workspace", "problem", f"{folder} is not a folder: passivx init {workspace}"
+        )
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from passivx.cli.options import (
-    POSITIVE,
     balance_option,
     balance_or_default,
     json_option,
     market_option,
+    positive,
     settle_currency,
     workspace_option,
 )
@@ -30,29 +30,27 @@ from passivx.workspace import resolve_config
 BAR_WIDTH = 40
 
 
-class _SizeAtPrice(click.ParamType):
-    name = "SIZE@PRICE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, float]:
-        try:
-            size, price = (float(part) for part in str(value).split("@"))
-        except ValueError:
-            self.fail(f"{value!r} is not SIZE@PRICE, for example 0.5@26500 or -200@0.24", param, ctx)
-        if not (math.isfinite(size) and size != 0.0 and math.isfinite(price) and price > 0.0):
-            self.fail(f"{value!r}: the size must not be 0 and the price > 0", param, ctx)
-        return size, price
+def size_at_price(value: str) -> tuple[float, float]:
+    """Read SIZE@PRICE; BadParameter when it is anything else."""
+    try:
+        size, price = (float(part) for part in value.split("@"))
+    except ValueError:
+        message = f"{value!r} is not SIZE@PRICE, for example 0.5@26500 or -200@0.24"
+        raise click.BadParameter(message) from None
+    if not (math.isfinite(size) and size != 0.0 and math.isfinite(price) and price > 0.0):
+        raise click.BadParameter(f"{value!r}: the size must not be 0 and the price > 0")
+    return size, price
 
 
 @click.command()
 @click.argument("config")
 @market_option
-@click.option("--price", required=True, type=POSITIVE, metavar="P", help="Last price.")
+@click.option("--price", required=True, type=positive, metavar="P", help="Last price.")
 @balance_option
 @click.option(
     "--position",
-    type=_SizeAtPrice(),
+    type=size_at_price,
+    metavar="SIZE@PRICE",
     help="Held position, short < 0, for example 0.5@26500. Default: flat.",
 )
 @click.option(
@@ -116,7 +114,7 @@ def command(
     out.print(_chart(rungs, price))
     if not market.tiers:
         rate = market.tier_records()["maintenance_rate"][0]
-        note(f"liquidation prices assume a maintenance rate of {rate:g} (no tiers in the market file)")
+        note(f"no tiers in the market file: liquidation at a maintenance rate of {rate:g}")
 
 
 def _order(rung: Rung) -> dict[str, Any]:

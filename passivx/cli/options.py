@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,11 @@ from passivx.cli.output import note
 from passivx.models import Market
 
 __all__ = [
-    "POSITIVE",
     "balance_option",
     "balance_or_default",
     "json_option",
     "market_option",
+    "positive",
     "settle_currency",
     "workspace_option",
 ]
@@ -27,22 +28,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_BALANCE_QUOTE = 1000.0
 
 
-class _Positive(click.ParamType):
-    name = "number > 0"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            self.fail(f"{value!r} is not a number", param, ctx)
-        if not 0.0 < number < float("inf"):
-            self.fail(f"must be finite and > 0, was {value}", param, ctx)
-        return number
-
-
-POSITIVE = _Positive()
+def positive(value: str) -> float:
+    """Read a finite number > 0; BadParameter when it is anything else."""
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not 0.0 < number < math.inf:
+        raise click.BadParameter(f"must be finite and > 0, was {value}")
+    return number
 
 
 def workspace_option(f: F) -> F:
@@ -74,7 +68,7 @@ def balance_option(f: F) -> F:
     return click.option(
         "--balance",
         metavar="N",
-        type=POSITIVE,
+        type=positive,
         help="Wallet in settle currency (quote linear, base coin inverse). Default: what "
         f"{DEFAULT_BALANCE_QUOTE:g} of quote currency are worth.",
     )(f)

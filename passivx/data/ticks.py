@@ -9,6 +9,7 @@ memory stays near the size of the result.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import re
 import zipfile
@@ -176,8 +177,11 @@ class Ticks:
         ts_ms: npt.ArrayLike,
         buyer_maker: npt.ArrayLike,
         trade_id: npt.ArrayLike | None = None,
+        source: str | None = None,
     ) -> Ticks:
         """Copy plain sequences of numbers of shape (n,) into checked columns.
+
+        ``source`` says where they come from, for the report.
 
         Raises
         ------
@@ -195,7 +199,8 @@ class Ticks:
             _check_values(columns, _array_fault)
             _check_unit(columns["ts_ms"], _array_fault)
             _check_order(columns["ts_ms"], _array_fault)
-        return cls(**columns, report=TickReport(n_rows=len(columns["price"])))
+        sources = () if source is None else (source,)
+        return cls(**columns, report=TickReport(sources=sources, n_rows=len(columns["price"])))
 
     def __len__(self) -> int:
         return len(self.price)
@@ -213,6 +218,15 @@ class Ticks:
             ids,
             self.report,
         )
+
+    def sha256(self) -> str:
+        """Return the hash of the columns' bytes: equal data, whatever file it came from."""
+        digest = hashlib.sha256()
+        for name in _DTYPES:
+            column = getattr(self, name)
+            if column is not None:
+                digest.update(column)
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         span = f", {_span(self.ts_ms[0], self.ts_ms[-1])}" if len(self) else ""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 __all__ = ["number", "sparkline", "summary_table"]
@@ -34,13 +37,12 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def number(value: float, digits: int = 8) -> str:
-    """Return a number as people write it: no exponent for ordinary sizes, no trailing zeros."""
-    if value == 0.0:
-        return "0"
-    text = f"{value:,.{digits}g}"
-    if "e" in text and 1e-12 < abs(value) < 1e15:
-        text = f"{value:,.{12 if abs(value) < 1 else 2}f}".rstrip("0").rstrip(".")
-    return text
+    """Return a number with so many significant digits: no exponent, no trailing zeros."""
+    if value == 0.0 or not math.isfinite(value):
+        return f"{value:g}"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    text = f"{value:,.{min(places, 20)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
@@ -65,11 +67,12 @@ def _shown(value: Any, unit: str) -> str:
     return number(value, 6)
 
 
-def sparkline(values: Sequence[float], width: int = 60) -> str:
+def sparkline(values: Sequence[float] | npt.NDArray[np.float64], width: int = 60) -> str:
     """Return a line of block characters, low to high, one for each of ``width`` samples."""
     if len(values) == 0:
         return ""
-    picked = [values[i * (len(values) - 1) // max(width - 1, 1)] for i in range(width)]
+    last = len(values) - 1
+    picked = [float(values[i * last // max(width - 1, 1)]) for i in range(width)]
     low, high = min(picked), max(picked)
     scale = (len(_BARS) - 1) / (high - low) if high > low else 0.0
     return "".join(_BARS[round((value - low) * scale)] for value in picked)

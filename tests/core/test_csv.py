@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import csv_twin
 
 from passivx._core.csv import CsvError, Decode, scan
+from tests.reference import csv_twin
 
 COLUMNS = [(0, Decode.INT), (1, Decode.FLOAT), (3, Decode.SECONDS), (4, Decode.FLAG)]
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import synthetic_twin
 
 from passivx._core.synthetic import DRAWS, PRINT_DTYPE, generate_prints
 from passivx.data.synthetic import (
@@ -22,6 +21,7 @@ from passivx.data.synthetic import (
 )
 from passivx.errors import ConfigError
 from passivx.models import step_parts
+from tests.reference import synthetic_twin
 
 CALIBRATE = Path(__file__).resolve().parents[2] / "docs" / "calibrate_synthetic.py"
 PRESETS = pytest.mark.parametrize("profile", [BTCUSDT, BTCUSD], ids=lambda p: p.symbol)
