@@ -37,9 +37,8 @@ from passivx.workspace import resolve_config
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    default="compat",
-    show_default=True,
-    help="compat: the original Passiv-X backtester, fill for fill.",
+    help="compat (the default for now): the original Passiv-X backtester, fill for fill. Asked for "
+    "by name, it also runs old configs whose values are out of today's ranges.",
 )
 @click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True)
 @balance_option
@@ -66,7 +65,7 @@ def command(
     config: str,
     ticks_paths: tuple[Path, ...],
     market_path: Path,
-    engine: str,
+    engine: str | None,
     method: str,
     balance: float | None,
     latency_ms: float,
@@ -84,7 +83,8 @@ def command(
     Example:
       passivx backtest default --ticks trades.csv.gz --market markets/BTCUSDT.json --out result
     """
-    settings = load_config(resolve_config(config, workspace))
+    settings = load_config(resolve_config(config, workspace), compat=engine == "compat")
+    engine = engine or ENGINES[0]
     market = load_market(market_path)
     for warning in settings.warnings:
         note(f"warning: {warning}")

@@ -1,0 +1,212 @@
+"""`passivx backtest` and `passivx demo`: the main job, and every way to get it wrong."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+
+import pytest
+
+from passivx import load_config
+from tests.cli.conftest import HEADER, MARKET
+from tests.configs import valid
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(valid(symbol="TESTUSDT")))
+    return path
+
+
+def test_prints_a_table_and_writes_a_result(run, config_file, market_file, tick_file, tmp_path):
+    done = run(
+        "backtest", config_file, "--ticks", tick_file, "--market", market_file,
+        "--out", tmp_path / "result",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for words in ("net pnl + fees", "closest liquidation", "price  "):
+        assert words in done.out
+    assert "the default; choose with --balance" in done.err
+    saved = json.loads((tmp_path / "result" / "summary.json").read_text())
+    assert saved["about"]["ticks"]["rows"] == 600
+    assert saved["about"]["starting_balance"] == 1000.0
+
+
+def test_json_is_one_object_and_nothing_else(run, config_file, market_file, tick_file):
+    args = ["backtest", config_file, "--ticks", tick_file, "--market", market_file, "--json"]
+    done = run(*args, "--balance", "500", "--latency-ms", "0")
+    assert done.code == 0, done.err
+    assert done.json["engine"] == "compat"
+    assert done.json["starting_balance"] == 500.0
+    assert done.json["n_trades"] > 0
+    assert "default" not in done.err
+
+
+def test_balance_default_of_an_inverse_market_is_worth_the_same(
+    run, config_file, market_file, tick_file
+):
+    market_file.write_text(json.dumps(MARKET | {"inverse": True, "qty_step": 1, "min_qty": 1}))
+    done = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, "--json")
+    assert done.json["starting_balance"] == pytest.approx(1000.0 / 1600.0)
+
+
+def test_ranges_of_time_and_several_files(run, config_file, market_file, tick_file, tmp_path):
+    lines = tick_file.read_text().splitlines()
+    parts = [tmp_path / "a.csv", tmp_path / "b.csv.gz"]
+    parts[0].write_text("\n".join(lines[:300]) + "\n")
+    parts[1].write_bytes(gzip.compress("\n".join([HEADER, *lines[300:]]).encode()))
+    both = run("backtest", config_file, "--ticks", parts[0], "--ticks", parts[1],
+               "--market", market_file, "--json")  # fmt: skip
+    whole = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, "--json")
+    assert both.json == whole.json
+    part = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, "--json",
+               "--start", "2023-11-14T22:15:00")  # fmt: skip
+    assert part.json["n_days"] < whole.json["n_days"]
+
+
+def test_compat_by_name_runs_what_is_out_of_todays_ranges(run, config_file, market_file, tick_file):
+    config_file.write_text(json.dumps(valid(min_markup=0.02, max_markup=0.01)))
+    args = ["backtest", config_file, "--ticks", tick_file, "--market", market_file]
+    refused = run(*args)
+    assert refused.code == 2
+    assert "max_markup" in refused.err
+    assert run(*args, "--engine", "compat").code == 0
+
+
+def csv(*rows: str, header: str = HEADER) -> bytes:
+    return ("\n".join([header, *rows]) + "\n").encode()
+
+
+BAD_TICKS = {
+    "missing": None,
+    "empty": b"",
+    "header only": csv(),
+    "one tick": csv("1,100,1,1700000000000,1"),
+    "one price": csv("1,100,1,1700000000000,1", "2,100,1,1700000000001,0"),
+    "NaN price": csv("1,100,1,1700000000000,1", "2,nan,1,1700000000001,0"),
+    "price 0": csv("1,100,1,1700000000000,1", "2,0,1,1700000000001,0"),
+    "negative price": csv("1,100,1,1700000000000,1", "2,-5,1,1700000000001,0"),
+    "shuffled times": csv("1,100,1,1700000000005,1", "2,101,1,1700000000001,0"),
+    "text in a number": csv("1,100,1,1700000000000,1", "2,1o1,1,1700000000001,0"),
+    "seconds": csv("1,100,1,1700000000,1", "2,101,1,1700000001,0"),
+    "missing field": csv("1,100,1,1700000000000,1", "2,101,1,1700000000001"),
+    "unknown columns": csv("1,2", header="a,b"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TICKS)
+def test_bad_ticks(run, config_file, market_file, tmp_path, name):
+    ticks = tmp_path / "bad.csv"
+    if BAD_TICKS[name] is not None:
+        ticks.write_bytes(BAD_TICKS[name])
+    out = tmp_path / "result"
+    done = run("backtest", config_file, "--ticks", ticks, "--market", market_file, "--out", out)
+    assert done.code in (1, 2)
+    assert done.out == ""
+    assert "bad.csv" in done.err
+    assert "Traceback" not in done.err
+    assert not out.exists()
+
+
+def test_truncated_gz(run, config_file, market_file, tick_file, tmp_path):
+    ticks = tmp_path / "bad.csv.gz"
+    ticks.write_bytes(gzip.compress(tick_file.read_bytes())[:-40])
+    done = run("backtest", config_file, "--ticks", ticks, "--market", market_file)
+    assert done.code == 1
+    assert "bad.csv.gz" in done.err
+
+
+BAD_CONFIGS = {
+    "missing": None,
+    "empty": "",
+    "empty object": "{}",
+    "broken": "{ leverage: [",
+    "deeply nested": "[" * 100_000,
+    "wrong type": json.dumps(valid(leverage="ten")),
+    "unknown key": json.dumps(valid(levrage=10)),
+    "min_markup above max_markup": json.dumps(valid(min_markup=0.02, max_markup=0.01)),
+    "leverage 0": json.dumps(valid(leverage=0)),
+    "slash in the name": json.dumps(valid(config_name="../../etc/passwd")),
+    "NaN": json.dumps(valid(ddown_factor=math.nan)),
+    "duplicate key": json.dumps(valid())[:-1] + ', "leverage": 3}',
+}
+
+
+@pytest.mark.parametrize("name", BAD_CONFIGS)
+@pytest.mark.parametrize("command", ["backtest", "grid", "config check"])
+def test_bad_configs(run, market_file, tick_file, tmp_path, command, name):
+    path = tmp_path / "bad.json"
+    if BAD_CONFIGS[name] is not None:
+        path.write_text(BAD_CONFIGS[name])
+    rest = {
+        "backtest": ["--ticks", tick_file, "--market", market_file],
+        "grid": ["--market", market_file, "--price", "1000"],
+        "config check": [],
+    }[command]
+    done = run(*command.split(), path, *rest)
+    assert done.code in (1, 2)
+    assert "bad.json" in done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [({"price_step": 0}, "price_step"), ({"inverse": "no"}, "inverse"), ({"mn_qty": 1}, "min_qty")],
+)
+def test_bad_market(run, config_file, market_file, tick_file, change, word):
+    market_file.write_text(json.dumps(MARKET | change))
+    done = run("backtest", config_file, "--ticks", tick_file, "--market", market_file)
+    assert done.code == 2
+    assert word in done.err
+
+
+@pytest.mark.parametrize(
+    "extra", [["--balance", "0"], ["--balance", "nan"], ["--start", "soon"], ["--engine", "exact"]]
+)
+def test_bad_options(run, config_file, market_file, tick_file, extra):
+    done = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, *extra)
+    assert done.code in (1, 2)
+    assert extra[1] in done.err
+
+
+def test_a_folder_that_is_no_result_is_left_alone(
+    run, config_file, market_file, tick_file, tmp_path
+):
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "notes.txt").write_text("keep")
+    done = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, "--out", out)
+    assert done.code == 1
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.real_data
+def test_the_published_file_trades_real_ticks(run, real_data, shared, tmp_path):
+    market = tmp_path / "market.json"
+    market.write_text(
+        json.dumps(
+            MARKET | {"price_step": 1e-5, "qty_step": 1, "min_qty": 1, "min_cost": 0,
+                      "inverse": True, "max_leverage": 100}
+        )
+    )  # fmt: skip
+    config = shared / "golden" / "original_style_live_config.json"
+    assert load_config(config).leverage == 100
+    done = run(
+        "backtest", config, "--market", market, "--json", "--ticks",
+        real_data / "binance_coinm" / "TRXUSD_PERP-trades-2025-03-04T00.csv.gz",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.json["outcome"] in ("end", "long_liquidation", "shrt_liquidation")
+
+
+def test_demo_is_seeded_says_it_is_synthetic_and_writes_results(run, tmp_path):
+    first = run("demo", "--ticks", "30000", "--out", tmp_path / "a", "--seed", "5")
+    again = run("demo", "--ticks", "30000", "--out", tmp_path / "b", "--seed", "5", "--json")
+    assert first.code == again.code == 0
+    assert "synthetic" in first.out
+    assert set(again.json) >= {"linear", "inverse"}
+    for kind in ("linear", "inverse"):
+        one, two = ((tmp_path / x / kind / "fills.csv").read_bytes() for x in "ab")
+        assert one == two

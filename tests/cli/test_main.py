@@ -1,0 +1,115 @@
+"""The command line as a whole: help, exit codes, start-up, interruption."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import rich_click as click
+
+from passivx.cli import COMMANDS, load_command
+from tests.configs import valid
+
+
+def leaves(name: str, command: click.Command) -> list[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        return [leaf for sub, c in command.commands.items() for leaf in leaves(f"{name} {sub}", c)]
+    return [(name, command)]
+
+
+LEAVES = [leaf for name in COMMANDS for leaf in leaves(name, load_command(name))]
+
+
+@pytest.mark.parametrize(("name", "command"), LEAVES, ids=[name for name, _ in LEAVES])
+def test_every_command_explains_itself_with_an_example(name, command, run):
+    done = run(*name.split(), "--help")
+    assert done.code == 0
+    assert "Example:" in done.out
+    assert f"passivx {name}" in done.out
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help or parameter.name in {"seed", "method"}, parameter.name
+
+
+def test_help_lists_every_command_without_importing_it(spawn):
+    done = spawn("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert name in done.stdout
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "passivx", "--help"],
+        capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    for heavy in ("numpy", "pydantic", "aiohttp", "asyncio"):
+        assert f" {heavy}\n" not in loaded
+
+
+def test_version(spawn):
+    done = spawn("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("passivx ")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["nonsense"], ["grid"], ["grid", "x", "--price", "-1"], ["backtest", "x", "--no-such-option"]],
+)
+def test_wrong_usage_exits_2(run, args):
+    done = run(*args)
+    assert done.code == 2
+    assert done.out == ""
+    assert "rror" in done.err
+
+
+def test_doctor_is_content_here(run, tmp_path):
+    done = run("doctor", "--workspace", tmp_path, "--json")
+    assert done.code == 0, done.out
+    assert done.json["ok"] is True
+    assert {finding["name"] for finding in done.json["findings"]} >= {"core", "clock", "disk"}
+    assert "passivx doctor" in run("doctor", "--workspace", tmp_path).out
+
+
+def test_doctor_names_what_is_wrong(run, tmp_path):
+    done = run("doctor", "--workspace", tmp_path / "missing")
+    assert done.code == 1
+    keys = tmp_path / "api_key_secrets" / "binance"
+    keys.mkdir(parents=True)
+    (keys / "me.json").write_text("[]")
+    (keys / "me.json").chmod(0o644)
+    done = run("doctor", "--workspace", tmp_path)
+    assert done.code == 1
+    assert "chmod 600" in done.out.replace("\n", " ")
+
+
+def test_interrupt_exits_130_and_leaves_nothing_half_written(tmp_path, market_file):
+    ticks = tmp_path / "many.csv"
+    with ticks.open("w") as file:
+        file.write("trade_id,price,qty,timestamp,is_buyer_maker\n")
+        block = "".join(
+            f"{{}}{i:05d},100.{i % 10},1,1700000000000,{i % 2}\n" for i in range(50_000)
+        )
+        for k in range(60):
+            file.write(block.replace("{}", str(k + 1)))
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(valid()))
+    out = tmp_path / "result"
+    with subprocess.Popen(
+        [sys.executable, "-m", "passivx", "backtest", config, "--ticks", ticks,
+         "--market", market_file, "--out", out],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        # Interrupted once it says that it works, not while Python starts.
+        said = process.stderr.readline()
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert "Reading" in said, said + err
+    assert process.returncode == 130
+    assert err.strip().endswith("Interrupted.")
+    assert not out.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "many.csv", "market.json"]
