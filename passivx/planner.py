@@ -41,7 +41,8 @@ class Rung:
 
     ``distance`` is signed, relative to the last price; ``position`` signed; ``liq_price`` 0 = none;
     ``margin`` the initial margin in settle currency. Fees are left out. ``hypothetical`` rungs only
-    exist once the flat entry above them has filled.
+    exist once the flat entry above them has filled; ``past_liquidation`` ones are never reached,
+    because the position before them is liquidated first.
     """
 
     order: PlannedOrder
@@ -51,6 +52,7 @@ class Rung:
     liq_price: float
     margin: float
     hypothetical: bool
+    past_liquidation: bool
 
 
 def plan_orders(
@@ -168,6 +170,7 @@ def _rungs(
     qty_step = step_parts(market.qty_step)
     walks = {False: start, True: start}
     out = []
+    doomed = False
     for order in orders:
         held = walks[order.reduce_only]
         size = calc.near_to(held.size + order.side * order.qty, qty_step)
@@ -181,6 +184,8 @@ def _rungs(
             liq = liquidation_price(config, market, wallet=wallet, size=size, entry_price=entry)
             margin = calc.cost(size, entry, inverse=market.inverse) / config.leverage
         walks[order.reduce_only] = Position(size, entry, liq)
+        if not order.reduce_only and held.liq_price > 0.0:
+            doomed = doomed or order.side * order.price <= order.side * held.liq_price
         shown = replace(order, now=order.now and not hypothetical)
         out.append(
             Rung(
@@ -191,6 +196,7 @@ def _rungs(
                 liq_price=liq,
                 margin=margin,
                 hypothetical=hypothetical,
+                past_liquidation=doomed and not order.reduce_only,
             )
         )
     return out

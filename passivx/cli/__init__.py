@@ -10,7 +10,9 @@ import importlib
 import sys
 from typing import Any
 
-import rich_click as click
+# Plain click here: rich-click, which the commands use for their own help, takes 80 ms to draw a
+# page, and this page is what people and shells ask for most.
+import click
 
 from passivx.errors import PassivxError
 
@@ -32,7 +34,7 @@ def load_command(name: str) -> click.Command:
     return command
 
 
-class _Deferred(click.RichCommand):
+class _Deferred(click.Command):
     """Stands in the list of commands; becomes the real one when it is invoked."""
 
     def make_context(self, info_name: str | None, *args: Any, **kwargs: Any) -> click.Context:
@@ -40,7 +42,7 @@ class _Deferred(click.RichCommand):
         return load_command(self.name).make_context(info_name, *args, **kwargs)
 
 
-class _Group(click.RichGroup):
+class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 

@@ -129,10 +129,13 @@ def _after(rung: Rung) -> dict[str, Any]:
         "liq_price": rung.liq_price,
         "margin": rung.margin,
         "hypothetical": rung.hypothetical,
+        "past_liquidation": rung.past_liquidation,
     }
 
 
 def _when(rung: Rung) -> str:
+    if rung.past_liquidation:
+        return "liquidated"
     if rung.hypothetical:
         return "after the entry"
     return "now" if rung.order.now else "later"
@@ -156,7 +159,7 @@ def _table(rungs: list[Rung], title: str) -> Table:
             number(rung.liq_price) if rung.liq_price else "–",
             number(rung.margin, 6),
             _when(rung),
-            style="" if rung.order.now else "dim",
+            style="red" if rung.past_liquidation else "" if rung.order.now else "dim",
         )
     if not rungs:
         table.add_row("nothing: no side is allowed, or the balance is below the minimum")
