@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import passivx
 from passivx.errors import ConfigError, PassivxError, Problem
 from passivx.files import atomic_write
 
@@ -86,7 +85,7 @@ def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:
 def examples_folder() -> Path:
     """Return the folder of example configs and markets, laid out like a workspace."""
     # An installed package holds configs/ inside it; a source tree has it one folder up.
-    package = Path(passivx.__file__).parent
+    package = Path(__file__).parent
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "live_settings").is_dir():
             return folder
