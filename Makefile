@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# cython-lint starts pycodestyle by name.
+export PATH := $(abspath $(BIN)):$(PATH)
 
 SOURCES := setup.py pyproject.toml $(wildcard passivx/_core/*.pyx passivx/_core/*.pxd)
 DEBUG_LIB := build/debug-lib
@@ -30,8 +32,12 @@ $(VENV)/.installed: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install -q -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -e ".[dev]"
+# The `dev` extra by itself: installing it through the package would compile the core again.
+$(VENV)/.dev: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -c "import tomllib; \
+		print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['dev'], \
+		sep='\n')" > $(VENV)/dev-requirements.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/dev-requirements.txt
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -52,7 +58,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/cython-lint passivx/_core
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest --ignore-missing-stub --allowlist tests/stubtest-allow.txt \
+	$(BIN)/python -m mypy.stubtest --mypy-config-file pyproject.toml --allowlist tests/stubtest-allow.txt \
 		$$($(BIN)/python -c "from pathlib import Path; print(' '.join(f'passivx._core.{p.stem}' \
 		for p in sorted(Path('passivx/_core').glob('*.pyi'))))")
 

@@ -1,6 +1,8 @@
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
+@disjoint_base
 class TickEma:
     def __init__(self, price: float, *, span: float) -> None: ...
     def update(self, price: float) -> float: ...

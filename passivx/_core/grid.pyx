@@ -16,7 +16,7 @@ from passivx._core.formulas cimport (
 )
 from passivx._core.types cimport Kind, Market, Order, Step, Strategy, View
 
-from passivx._core.types import ORDER_DTYPE
+from passivx._core.types import ORDER_DTYPE as _ORDER_DTYPE
 
 cdef double MAX_STEPS = 1e11   # whole steps a double still rounds exactly; beyond, no order
 
@@ -318,7 +318,7 @@ def plan_ideal(const View[::1] view, const Strategy[::1] strategy, const Market[
     cdef Order[::1] orders
     cdef int n
     _check(view, strategy, market)
-    out = np.zeros(MAX_ORDERS, ORDER_DTYPE)
+    out = np.zeros(MAX_ORDERS, _ORDER_DTYPE)
     orders = out
     with nogil:
         n = plan(&orders[0], &view[0], &strategy[0], &market[0])
@@ -345,7 +345,7 @@ def plan_sent(
     cdef Py_ssize_t i
     cdef bint first = True
     _check(view, strategy, market)
-    out = np.zeros(ideal.shape[0], ORDER_DTYPE)
+    out = np.zeros(ideal.shape[0], _ORDER_DTYPE)
     flags = np.zeros(ideal.shape[0], np.uint8)
     sent = out
     now = flags

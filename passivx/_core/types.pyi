@@ -1,5 +1,5 @@
 from enum import IntEnum
-from typing import TypedDict
+from typing import TypedDict, type_check_only
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Kind(IntEnum):
 
 KIND_NAMES: dict[Kind, str]
 
+@type_check_only
 class BuildInfo(TypedDict):
     debug: bool
     compiler: str
