@@ -19,6 +19,7 @@ from .formulas_twin import (
     BeyondGridError,
     Step,
     average_entry,
+    ceil_to,
     cost,
     floor_to,
     near_to,
@@ -52,10 +53,14 @@ class Rules:
     entry_qty_pct: float
 
     def min_qty_at(self, price: float) -> float:
+        """Return the least quantity the venue takes; infinite if that is beyond the grid."""
         least = max(self.min_qty, self.qty_step.value(1))
         if self.inverse:
             return least
-        return max(least, self.qty_step.value(steps_above(self.min_cost / price, self.qty_step)))
+        try:
+            return max(least, ceil_to(self.min_cost / price, self.qty_step))
+        except BeyondGridError:
+            return math.inf
 
     def max_position(self, price: float, budget: float) -> float:
         if self.inverse:
@@ -101,6 +106,11 @@ def away_k(x: float, side: int, step: Step) -> int:
     return steps_below(x, step) if side > 0 else steps_above(x, step)
 
 
+def room_of(x: float, step: Step) -> float:
+    """Round a room down; one that is wider than the grid limits nothing."""
+    return math.inf if x * step.scale / step.units > MOST_STEPS else floor_to(x, step)
+
+
 def flat_entries(view: Any, config: Any, rules: Rules) -> list[Order]:
     out = []
     budget = budget_of(view, config)
@@ -115,7 +125,7 @@ def flat_entries(view: Any, config: Any, rules: Rules) -> list[Order]:
             if k <= 0:
                 continue
             price = rules.price_step.value(k)
-            room = floor_to(rules.max_position(price, budget), rules.qty_step)
+            room = room_of(rules.max_position(price, budget), rules.qty_step)
             if room < rules.min_qty_at(price):
                 continue
             out.append(Order(side, price, min(rules.first_qty(price, budget), room), 0, ENTRY))
@@ -146,7 +156,7 @@ def reentries(view: Any, config: Any, rules: Rules, side: int) -> list[Order]:
             price = coarse.value(k)
             if not price > 0.0 or k * coarse.units > MOST_STEPS * rules.price_step.units:
                 break
-            room = floor_to(rules.max_position(price, budget) - size, rules.qty_step)
+            room = room_of(rules.max_position(price, budget) - size, rules.qty_step)
             least = rules.min_qty_at(price)
             if room < least:
                 break
@@ -175,6 +185,15 @@ def close_prices_k(entry: float, config: Any, rules: Rules, side: int, n: int) -
     return out
 
 
+def closes_that_fit(base_k: int, entry: float, budget: float, config: Any, rules: Rules) -> int:
+    try:
+        smallest = rules.first_qty(entry, budget) * config.min_close_qty_multiplier
+        smallest = max(rules.min_qty_at(entry), floor_to(smallest, rules.qty_step))
+        return base_k // steps_near(smallest, rules.qty_step)
+    except BeyondGridError:
+        return 0
+
+
 def closes(view: Any, config: Any, rules: Rules, side: int, stop_qty: float) -> list[Order]:
     step = rules.qty_step
     size_k = steps_near(abs(view.size), step)
@@ -187,11 +206,7 @@ def closes(view: Any, config: Any, rules: Rules, side: int, stop_qty: float) -> 
     def order(price_k: int, qty_k: int) -> Order:
         return Order(-side, rules.price_step.value(price_k), step.value(qty_k), 1, CLOSE)
 
-    min_close = max(
-        rules.min_qty_at(entry),
-        floor_to(rules.first_qty(entry, budget) * config.min_close_qty_multiplier, step),
-    )
-    n = min(config.n_close_orders, base_k // steps_near(min_close, step))
+    n = min(config.n_close_orders, closes_that_fit(base_k, entry, budget, config, rules))
     prices = close_prices_k(entry, config, rules, side, max(n, 1))
     total_k = size_k - stop_k
     if total_k <= 0:
@@ -250,9 +265,8 @@ def stop(view: Any, config: Any, rules: Rules, side: int) -> Order | None:
     price = view.ask if side > 0 else view.bid
     least = rules.min_qty_at(price)
     step = rules.qty_step
-    qty_k = steps_above(size * config.stop_loss_pos_reduction, step)
-    qty = max(least, step.value(qty_k))
-    if step.value(steps_near(size, step) - steps_near(qty, step)) < least:
+    qty = max(least, ceil_to(size * config.stop_loss_pos_reduction, step))
+    if math.isinf(qty) or near_to(size - qty, step) < least:
         qty = size
     return Order(-side, price, qty, 1, kind)
 
@@ -297,14 +311,16 @@ def plan_sent(
             price = min(want.price, near_to(view.ask - one_step, rules.price_step))
         else:
             price = max(want.price, near_to(view.bid + one_step, rules.price_step))
-        now = True
         if want.kind == REENTRY:
             far = abs(want.price - view.last_price) > config.max_order_distance * view.last_price
             behind = rungs_before > 0 and price != want.price
-            now = not far and not behind
             rungs_before += 1
+            if far or behind:
+                # It waits, and is nothing but its ideal until then.
+                out.append((want, False))
+                continue
         qty = want.qty if want.reduce_only else max(want.qty, rules.min_qty_at(price))
-        out.append((want._replace(price=price, qty=qty), now))
+        out.append((want._replace(price=price, qty=qty), True))
     return out
 
 
