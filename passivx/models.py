@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from passivx._core.calc import ceil_to
 from passivx._core.types import MARKET_DTYPE, TIER_DTYPE
 from passivx.errors import ConfigError, Problem
 
@@ -155,7 +156,9 @@ class Market:
         for name in ("min_cost", "maker_fee", "taker_fee", "inverse"):
             out[name] = getattr(self, name)
         # An order of nothing is no order, whatever the rules leave out.
-        out["min_qty"] = max(self.min_qty, self.qty_step)
+        # A least quantity off the grid means the next one on it.
+        least = ceil_to(max(self.min_qty, self.qty_step), step_parts(self.qty_step))
+        out["min_qty"] = least
         out["notional_cap"] = self.notional_cap(leverage)
         return out
 
