@@ -39,7 +39,10 @@ def situation(rng: random.Random) -> Records:
     inverse = rng.random() < 0.5
     price_step = rng.choice(STEPS)
     # From a step of several percent of the price to a step nobody notices.
-    steps_of_price = log_uniform(rng, 3, 1e9) if rng.random() < 0.2 else log_uniform(rng, 60, 1e5)
+    # Around 333 steps, one step is 0.3 % of the price: the close grid's limit.
+    steps_of_price = rng.choice(
+        [log_uniform(rng, 60, 1e5)] * 4 + [log_uniform(rng, 1, 1e9), rng.uniform(320, 350)]
+    )
     last = price_step.value(max(1, round(steps_of_price)))
     qty_step = Step(1, 1) if inverse and rng.random() < 0.6 else rng.choice(STEPS)
     one_qty = qty_step.value(1)
@@ -130,7 +133,7 @@ def situation(rng: random.Random) -> Records:
         [0.0, entry * (1 - side * rng.uniform(0, 0.6)), last, last * (1 - side * 0.01)]
     )
     if rng.random() < 0.2:
-        view["stop_qty"] = qty_step.value(rng.randint(1, size_steps))
+        view["stop_qty"] = qty_step.value(rng.randint(1, size_steps + 1))
         view["stop_price"] = last
         view["stop_kind"] = rng.choice([4, 5])
     return view, strategy, market

@@ -39,6 +39,15 @@ class Order(NamedTuple):
     kind: int
 
 
+def floor_or_inf(x: float, step: Step) -> float:
+    """Round down; what is beyond the grid is more than any order may have."""
+    return math.inf if x * step.scale / step.units > MOST_STEPS else floor_to(x, step)
+
+
+def fits(qty: float, step: Step) -> bool:
+    return qty * step.scale / step.units <= MOST_STEPS
+
+
 @dataclass(frozen=True)
 class Rules:
     """The market's rules and the config: what does not change from plan to plan."""
@@ -69,8 +78,8 @@ class Rules:
 
     def first_qty(self, price: float, budget: float) -> float:
         contracts = budget * price if self.inverse else budget / price
-        wanted = floor_to(contracts * self.leverage * self.entry_qty_pct, self.qty_step)
-        return max(self.min_qty_at(price), wanted)
+        wanted = contracts * self.leverage * self.entry_qty_pct
+        return max(self.min_qty_at(price), floor_or_inf(wanted, self.qty_step))
 
 
 def unpack(record: npt.NDArray[np.void]) -> SimpleNamespace:
@@ -106,11 +115,6 @@ def away_k(x: float, side: int, step: Step) -> int:
     return steps_below(x, step) if side > 0 else steps_above(x, step)
 
 
-def room_of(x: float, step: Step) -> float:
-    """Round a room down; one that is wider than the grid limits nothing."""
-    return math.inf if x * step.scale / step.units > MOST_STEPS else floor_to(x, step)
-
-
 def flat_entries(view: Any, config: Any, rules: Rules) -> list[Order]:
     out = []
     budget = budget_of(view, config)
@@ -125,10 +129,12 @@ def flat_entries(view: Any, config: Any, rules: Rules) -> list[Order]:
             if k <= 0:
                 continue
             price = rules.price_step.value(k)
-            room = room_of(rules.max_position(price, budget), rules.qty_step)
+            room = floor_or_inf(rules.max_position(price, budget), rules.qty_step)
             if room < rules.min_qty_at(price):
                 continue
-            out.append(Order(side, price, min(rules.first_qty(price, budget), room), 0, ENTRY))
+            qty = min(rules.first_qty(price, budget), room)
+            if fits(qty, rules.qty_step):
+                out.append(Order(side, price, qty, 0, ENTRY))
         except BeyondGridError:
             continue
     return out
@@ -156,11 +162,14 @@ def reentries(view: Any, config: Any, rules: Rules, side: int) -> list[Order]:
             price = coarse.value(k)
             if not price > 0.0 or k * coarse.units > MOST_STEPS * rules.price_step.units:
                 break
-            room = room_of(rules.max_position(price, budget) - size, rules.qty_step)
+            room = floor_or_inf(rules.max_position(price, budget) - size, rules.qty_step)
             least = rules.min_qty_at(price)
             if room < least:
                 break
-            qty = min(max(least, floor_to(size * config.ddown_factor, rules.qty_step)), room)
+            qty = floor_or_inf(size * config.ddown_factor, rules.qty_step)
+            qty = min(max(least, qty), room)
+            if not fits(size + qty, rules.qty_step):
+                break
             out.append(Order(side, price, qty, 0, REENTRY))
             entry = average_entry(size, entry, qty, price, rules.inverse)
             size = near_to(size + qty, rules.qty_step)
@@ -187,8 +196,10 @@ def close_prices_k(entry: float, config: Any, rules: Rules, side: int, n: int) -
 
 def closes_that_fit(base_k: int, entry: float, budget: float, config: Any, rules: Rules) -> int:
     try:
-        smallest = rules.first_qty(entry, budget) * config.min_close_qty_multiplier
-        smallest = max(rules.min_qty_at(entry), floor_to(smallest, rules.qty_step))
+        smallest = rules.min_qty_at(entry)
+        if config.min_close_qty_multiplier > 0.0:
+            share = rules.first_qty(entry, budget) * config.min_close_qty_multiplier
+            smallest = max(smallest, floor_to(share, rules.qty_step))
         return base_k // steps_near(smallest, rules.qty_step)
     except BeyondGridError:
         return 0
@@ -215,7 +226,7 @@ def closes(view: Any, config: Any, rules: Rules, side: int, stop_qty: float) -> 
     if n < 1 or len(prices) == 1:
         return single
     first, second = (rules.price_step.value(k) for k in prices[:2])
-    if abs(second - first) / min(first, second) > 0.003:
+    if abs(second - first) / first > 0.003:
         return single
 
     count = len(prices)
@@ -258,7 +269,7 @@ def level_reached(view: Any, config: Any, side: int) -> int:
 def stop(view: Any, config: Any, rules: Rules, side: int) -> Order | None:
     size = abs(view.size)
     if view.stop_qty > 0.0:
-        return Order(-side, view.stop_price, view.stop_qty, 1, view.stop_kind)
+        return Order(-side, view.stop_price, min(view.stop_qty, size), 1, view.stop_kind)
     kind = level_reached(view, config, side)
     if not kind or not view.may_stop:
         return None
@@ -312,13 +323,16 @@ def plan_sent(
         else:
             price = max(want.price, near_to(view.bid + one_step, rules.price_step))
         if want.kind == REENTRY:
-            far = abs(want.price - view.last_price) > config.max_order_distance * view.last_price
+            far = abs(want.price - view.last_price) / view.last_price > config.max_order_distance
             behind = rungs_before > 0 and price != want.price
             rungs_before += 1
             if far or behind:
                 # It waits, and is nothing but its ideal until then.
                 out.append((want, False))
                 continue
+        if not price > 0.0:
+            out.append((want, False))
+            continue
         qty = want.qty if want.reduce_only else max(want.qty, rules.min_qty_at(price))
         out.append((want._replace(price=price, qty=qty), True))
     return out
