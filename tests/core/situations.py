@@ -43,6 +43,10 @@ def situation(rng: random.Random) -> Records:
     steps_of_price = rng.choice(
         [log_uniform(rng, 60, 1e5)] * 4 + [log_uniform(rng, 1, 1e9), rng.uniform(320, 350)]
     )
+    # A third are everyday markets, where both ladders are long.
+    everyday = rng.random() < 0.33
+    if everyday:
+        steps_of_price = log_uniform(rng, 1000, 1e6)
     last = price_step.value(max(1, round(steps_of_price)))
     qty_step = Step(1, 1) if inverse and rng.random() < 0.6 else rng.choice(STEPS)
     one_qty = qty_step.value(1)
@@ -62,7 +66,7 @@ def situation(rng: random.Random) -> Records:
     )
 
     # The wallet can carry this many quantity steps at most.
-    room_steps = log_uniform(rng, 0.3, 1e6)
+    room_steps = log_uniform(rng, 1000, 1e6) if everyday else log_uniform(rng, 0.3, 1e6)
     wallet = room_steps * one_qty * per_contract / leverage
     balance_pct = rng.choice([1.0, 0.5, 0.1, 0.01])
     wallet = wallet / balance_pct
@@ -77,23 +81,31 @@ def situation(rng: random.Random) -> Records:
         equity = wallet * 1.4
 
     low_markup = log_uniform(rng, 1e-4, 0.05)
+    n_close_orders = rng.choice([1, 2, 3, 8, rng.randint(1, 200), 200])
+    # Half of the close grids narrow enough to be grids: their first gap is at most 0.3 %.
+    narrow = low_markup + n_close_orders * rng.choice([0.001, 0.0029, rng.uniform(0, 0.0035)])
+    entry_qty_pct = rng.choice([0.001, 0.0021, 0.07, log_uniform(rng, 1e-5, 1), 1.0])
+    if everyday:
+        entry_qty_pct = log_uniform(rng, 1e-5, 1e-2)
     strategy = one(
         STRATEGY_DTYPE,
         balance_pct=balance_pct,
         leverage=leverage,
-        entry_qty_pct=rng.choice([0.001, 0.0021, 0.07, log_uniform(rng, 1e-5, 1), 1.0]),
+        entry_qty_pct=entry_qty_pct,
         ddown_factor=rng.choice([0.0, 0.01, rng.uniform(0, 1), 1.0, 10.0]),
         grid_spacing=rng.choice([1e-5, 0.001, log_uniform(rng, 1e-4, 0.1), 0.49]),
         grid_coefficient=rng.choice([0.0, 1.0, rng.uniform(0, 300), 10000.0]),
         min_markup=low_markup,
-        max_markup=rng.choice([low_markup, min(low_markup * rng.uniform(1, 30), 0.99), 0.99]),
+        max_markup=rng.choice(
+            [min(narrow, 0.99)] * 3 + [low_markup, min(low_markup * rng.uniform(1, 30), 0.99), 0.99]
+        ),
         min_close_qty_multiplier=rng.choice([0.0, 0.5, 1.0, rng.random()]),
         stop_loss_liq_diff=rng.choice([0.0, 0.02, 0.3, 0.999]),
         stop_loss_pos_price_diff=rng.choice([0.0, 0.01, 0.1, 1e9, 1e9]),
         stop_loss_pos_reduction=rng.choice([0.0, 0.0, 0.02, rng.random(), 1.0]),
         ema_spread=rng.choice([0.0, 0.001, 0.3, 0.999]),
         max_order_distance=rng.choice([0.05, 0.001, 1.0]),
-        n_close_orders=rng.choice([1, 2, 3, 8, rng.randint(1, 200), 200]),
+        n_close_orders=n_close_orders,
         n_entry_orders=rng.choice([1, 2, 8, rng.randint(1, 30), 200]),
         do_long=rng.random() < 0.8,
         do_short=rng.random() < 0.8,
@@ -121,6 +133,8 @@ def situation(rng: random.Random) -> Records:
     if rng.random() < 0.4:
         entry = on_grid(rng, entry, price_step)
     size_steps = round(rng.choice([1, 2, rng.uniform(1, 40), rng.uniform(0, 3) * room_steps]))
+    if everyday:
+        size_steps = round(rng.uniform(0, 1) * room_steps)
     size_steps = max(1, size_steps)
     size = qty_step.value(size_steps)
     base_steps = rng.choice([0, size_steps, size_steps + 1, size_steps * 2, size_steps * 50])

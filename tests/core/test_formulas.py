@@ -236,16 +236,12 @@ def test_the_whole_earns_what_its_parts_earn(
     split = [
         calc.pnl(p, exit_, q, position_side=side, inverse=inverse) for q, p in ((q1, p1), (q2, p2))
     ]
-    size = sum(
-        calc.cost(q, p, inverse=inverse) for q, p in ((q1, p1), (q2, p2), (q1 + q2, exit_))
-    )
+    size = sum(calc.cost(q, p, inverse=inverse) for q, p in ((q1, p1), (q2, p2), (q1 + q2, exit_)))
     assert abs(whole - sum(split)) <= 1e-14 * size
 
 
 @given(qtys, prices, qtys, prices)
-def test_inverse_is_linear_in_reciprocal_prices(
-    q1: float, p1: float, q2: float, p2: float
-) -> None:
+def test_inverse_is_linear_in_reciprocal_prices(q1: float, p1: float, q2: float, p2: float) -> None:
     inverse = calc.average_entry(q1, p1, q2, p2, inverse=True)
     linear = calc.average_entry(q1, 1 / p1, q2, 1 / p2, inverse=False)
     assert inverse == pytest.approx(1 / linear, rel=1e-14)

@@ -80,7 +80,9 @@ def cost(qty: float, price: float, inverse: bool) -> float:
     return abs(qty / price) if inverse else abs(qty * price)
 
 
-def pnl_exact(entry: float, exit_: float, qty: float, position_side: int, inverse: bool) -> Fraction:
+def pnl_exact(
+    entry: float, exit_: float, qty: float, position_side: int, inverse: bool
+) -> Fraction:
     """Return what closing ``qty`` (> 0) earns, without any rounding."""
     if inverse:
         return position_side * Fraction(qty) * (1 / Fraction(entry) - 1 / Fraction(exit_))
