@@ -100,7 +100,8 @@ def liquidation_price(
     collateral : float
         Settle currency: the wallet (cross) or the position's own margin (isolated).
     tiers : ndarray of TIER_DTYPE, shape (n,), n >= 1
-        Rising floors; the tier that the notional at the liquidation price falls in counts.
+        Rising floors; the tier that the notional at the liquidation price falls in counts. Without
+        deductions the maintenance margin jumps at a floor: the first level met counts.
 
     Notes
     -----

@@ -122,6 +122,7 @@ def test_rounding_by_hand(x: float, step: float, low: float, high: float) -> Non
     assert calc.ceil_to(x, step_parts(step)) == high
 
 
+@pytest.mark.real_data
 def test_rounding_as_the_venues_format(shared: Path) -> None:
     for case in json.loads((shared / "vectors" / "formatting.json").read_text())["cases"]:
         step = step_parts(float(case["step"]))
@@ -297,6 +298,25 @@ def test_liquidation_uses_the_tier_of_the_notional_at_that_price() -> None:
     assert got == pytest.approx(53_000 / 9.5, rel=1e-15)
 
 
+def test_liquidation_where_tiers_without_deductions_jump() -> None:
+    tiers = tier_records([Tier(0.0, 0.004), Tier(50_000.0, 0.01), Tier(1e6, 0.5)])
+    # Short 1 at 45000 with 5300: at 49999 it still has 301 and needs 200, at 50000 300 and 500.
+    got = calc.liquidation_price(-1.0, 45_000.0, 5300.0, tiers, inverse=False)
+    assert got == 50_000.0
+    # Long 1 at 55000 with 5300: both tiers have an answer, 49700 / 0.99 = 50202 comes first.
+    got = calc.liquidation_price(1.0, 55_000.0, 5300.0, tiers, inverse=False)
+    assert got == pytest.approx(49_700 / 0.99, rel=1e-15)
+    # Coin-margined, the notional grows while a long loses: 100000 contracts are 2 coins at 50000.
+    # With 0.212 they have 0.012 left at 2.2 coins; they need 0.0088 below it, 0.022 from there on.
+    tiers = tier_records([Tier(0.0, 0.004), Tier(2.2, 0.01)])
+    got = calc.liquidation_price(100_000.0, 50_000.0, 0.212, tiers, inverse=True)
+    assert got == pytest.approx(100_000 / 2.2, rel=1e-15)
+    # A short's shrinks. 100000 at 40000 are 2.5 coins, with 0.315 the notional at liquidation is
+    # (2.5 − 0.315) / (1 − m): 2.2071 in the second tier, met first, and 2.1938 in the first.
+    got = calc.liquidation_price(-100_000.0, 40_000.0, 0.315, tiers, inverse=True)
+    assert got == pytest.approx(99_000 / 2.185, rel=1e-14)
+
+
 @given(
     rates=st.lists(st.floats(0.001, 0.4), min_size=1, max_size=6, unique=True),
     widths=st.lists(st.floats(100, 1e6), min_size=6, max_size=6),
@@ -359,6 +379,7 @@ def test_more_collateral_moves_liquidation_away(
         assert poor[1] < rich[1] or rich[1] == 0.0
 
 
+@pytest.mark.real_data
 def test_binance_numbers(shared: Path) -> None:
     vectors = json.loads((shared / "vectors" / "pnl_liquidation.json").read_text())
     linear = vectors["binance_linear"]
@@ -407,6 +428,7 @@ def test_binance_numbers(shared: Path) -> None:
             assert got == pytest.approx(float(solutions[0]) if solutions else 0.0, rel=1e-12)
 
 
+@pytest.mark.real_data
 def test_bybit_inverse_numbers(shared: Path) -> None:
     vectors = json.loads((shared / "vectors" / "pnl_liquidation.json").read_text())
     inverse = vectors["bybit_inverse"]
