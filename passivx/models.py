@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import ArgsKwargs
 
+from passivx._core.calc import ceil_to
 from passivx._core.types import MARKET_DTYPE, TIER_DTYPE
 from passivx.documents import Flag, Number, fields_of, load_document, problems_of, wanted
 from passivx.errors import ConfigError
@@ -170,7 +171,9 @@ class Market:
         for name in ("min_cost", "maker_fee", "taker_fee", "inverse"):
             out[name] = getattr(self, name)
         # An order of nothing is no order, whatever the rules leave out.
-        out["min_qty"] = max(self.min_qty, self.qty_step)
+        # A least quantity off the grid means the next one on it.
+        least = ceil_to(max(self.min_qty, self.qty_step), step_parts(self.qty_step))
+        out["min_qty"] = least
         out["notional_cap"] = self.notional_cap(leverage)
         return out
 

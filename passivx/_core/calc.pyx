@@ -1,15 +1,20 @@
 """Python doors onto the arithmetic of ``formulas.pxd``, one value at a time."""
 
-from libc.math cimport isfinite
+from libc.math cimport floor, isfinite
 from libc.stdint cimport int64_t
 from passivx._core cimport formulas
 from passivx._core.types cimport Step, Tier
 
 
+_SCALES = frozenset(float(10**digits) for digits in range(16))
+
+
 cdef Step _step(step) except *:
     cdef Step s
     s.units, s.scale = step
-    if not (isfinite(s.units) and s.units > 0.0 and 1.0 <= s.scale <= 1e15):
+    if not (
+        isfinite(s.units) and s.units > 0.0 and s.units == floor(s.units) and s.scale in _SCALES
+    ):
         raise ValueError(f"step must be (whole units > 0, power of ten <= 1e15), was {step}")
     return s
 
@@ -43,7 +48,11 @@ def ceil_to(double x, step):
 
 
 def near_to(double x, step):
-    """Return the grid value nearest to x, ties to the even multiple; see floor_to."""
+    """Return the grid value nearest to x; see floor_to.
+
+    Meant for values that only rounding noise keeps off the grid: within 1e-4 steps of the middle
+    between two grid values either may come out.
+    """
     cdef Step s = _step(step)
     return formulas.near_to(_gridable(x, s), s)
 
@@ -58,6 +67,8 @@ def pnl(double entry_price, double exit_price, double qty, *, int64_t position_s
 
     Inverse contracts of 1 quote unit pay ``qty * (1/entry - 1/exit)`` of the base coin.
     """
+    if position_side != 1 and position_side != -1:
+        raise ValueError(f"position_side must be 1 or -1, was {position_side}")
     return formulas.pnl(
         position_side, _positive("entry_price", entry_price), _positive("exit_price", exit_price),
         qty, inverse)
@@ -89,7 +100,8 @@ def liquidation_price(
     collateral : float
         Settle currency: the wallet (cross) or the position's own margin (isolated).
     tiers : ndarray of TIER_DTYPE, shape (n,), n >= 1
-        Rising floors; the tier that the notional at the liquidation price falls in counts.
+        Rising floors; the tier that the notional at the liquidation price falls in counts. Without
+        deductions the maintenance margin jumps at a floor: the first level met counts.
 
     Notes
     -----
@@ -98,6 +110,8 @@ def liquidation_price(
     """
     if tiers.shape[0] == 0:
         raise ValueError("at least one tier is needed")
+    if not (isfinite(size) and isfinite(collateral)):
+        raise ValueError(f"size and collateral must be finite, were {size} and {collateral}")
     if size == 0.0:
         return 0.0
     return formulas.liquidation_price(

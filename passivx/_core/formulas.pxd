@@ -1,7 +1,7 @@
 # The venue's arithmetic, header only: inlined into every kernel that cimports it.
 # Long and short are one formula with side = +1 / -1; linear and inverse part ways only here.
 # Everything is evaluated left to right in doubles. Callers see to it that divisors are not zero.
-from libc.math cimport INFINITY, ceil, fabs, floor, rint
+from libc.math cimport ceil, fabs, floor, rint
 from libc.stdint cimport int64_t
 from passivx._core.types cimport Market, Step, Tier
 
@@ -114,18 +114,25 @@ cdef inline double liquidation_price(
     int64_t side, double qty, double entry, double collateral,
     const Tier* tiers, Py_ssize_t n_tiers, int64_t inverse,
 ) noexcept nogil:
-    # The tier counts that the notional AT the liquidation price falls in: the first tier whose own
-    # answer lies within its bounds. collateral: wallet (cross) or the position's margin (isolated).
-    cdef Py_ssize_t i
-    cdef double price = 0.0
-    cdef double notional, ceiling
-    for i in range(n_tiers):
+    # The tier counts that the notional AT the liquidation price falls in. The tiers are walked as a
+    # losing position meets them, so that in a table without deductions, where the maintenance
+    # margin jumps at a floor, the first level reached is the answer: the jump itself, if need be.
+    # collateral: wallet (cross) or the position's margin (isolated).
+    cdef bint shrinking = side < 0 if inverse else side > 0
+    cdef Py_ssize_t i, k
+    cdef double price, notional
+    for k in range(n_tiers):
+        i = n_tiers - 1 - k if shrinking else k
         price = maintenance_price(
             side, qty, entry, collateral, tiers[i].maintenance_rate, tiers[i].deduction, inverse)
         if price == 0.0:
-            return 0.0
+            continue
         notional = cost(qty, price, inverse)
-        ceiling = tiers[i + 1].floor if i + 1 < n_tiers else INFINITY
-        if tiers[i].floor <= notional < ceiling:
+        if shrinking:
+            if notional >= tiers[i].floor:
+                return price
+        elif notional < tiers[i].floor:
+            return qty / tiers[i].floor if inverse else tiers[i].floor / qty
+        elif i + 1 == n_tiers or notional < tiers[i + 1].floor:
             return price
-    return price
+    return 0.0

@@ -27,6 +27,11 @@ cdef inline double budget(const View* view, const Strategy* s) noexcept nogil:
     return view.equity if view.equity < share else share
 
 
+cdef inline double floor_qty(double x, Step step) noexcept nogil:
+    # Whole steps; what is beyond the grid is more than any order may have.
+    return floor_to(x, step) if x * step.scale / step.units <= MAX_STEPS else INFINITY
+
+
 cdef double max_position(
     double budget, double price, double leverage, const Market* market
 ) noexcept nogil:
@@ -43,7 +48,7 @@ cdef double max_position(
 cdef inline double first_entry_qty(
     double budget, double price, const Strategy* s, const Market* market
 ) noexcept nogil:
-    cdef double qty = floor_to(
+    cdef double qty = floor_qty(
         to_contracts(budget, price, market.inverse) * s.leverage * s.entry_qty_pct,
         market.qty_step)
     cdef double least = min_order_qty(price, market)
@@ -88,11 +93,14 @@ cdef int put_flat_entries(
         price = round_away(view.ema * (1.0 - side * s.ema_spread), market.price_step, side)
         if not (0.0 < price and grid_near(price, market.price_step) <= MAX_STEPS):
             continue
-        room = floor_to(max_position(budget, price, s.leverage, market), market.qty_step)
+        room = floor_qty(max_position(budget, price, s.leverage, market), market.qty_step)
         if not room >= min_order_qty(price, market):
             continue
         qty = first_entry_qty(budget, price, s, market)
-        put(&out[n], side, price, qty if qty < room else room, 0, Kind.ENTRY)
+        qty = qty if qty < room else room
+        if not grid_near(qty, market.qty_step) <= MAX_STEPS:
+            continue
+        put(&out[n], side, price, qty, 0, Kind.ENTRY)
         n += 1
     return n
 
@@ -122,12 +130,14 @@ cdef int put_reentries(
         if not (0.0 < price and grid_near(price, market.price_step) <= MAX_STEPS):
             break
         least = min_order_qty(price, market)
-        room = floor_to(max_position(budget, price, s.leverage, market) - held, market.qty_step)
+        room = floor_qty(max_position(budget, price, s.leverage, market) - held, market.qty_step)
         if not room >= least:
             break
-        qty = floor_to(held * s.ddown_factor, market.qty_step)
+        qty = floor_qty(held * s.ddown_factor, market.qty_step)
         qty = qty if qty > least else least
         qty = qty if qty < room else room
+        if not grid_near(held + qty, market.qty_step) <= MAX_STEPS:
+            break
         put(&out[n], side, price, qty, 0, Kind.REENTRY)
         entry = average_entry(held, entry, qty, price, market.inverse)
         held = near_to(held + qty, market.qty_step)
@@ -367,6 +377,8 @@ cdef _check(const View[::1] view, const Strategy[::1] strategy, const Market[::1
             raise ValueError(f"{name} must be finite and > 0, was {price}")
     if view[0].size != 0.0 and not 0.0 < view[0].entry_price < INFINITY:
         raise ValueError(f"entry_price must be finite and > 0, was {view[0].entry_price}")
-    for name, money in (("wallet", view[0].wallet), ("equity", view[0].equity)):
-        if not -INFINITY < money < INFINITY:
-            raise ValueError(f"{name} must be finite, was {money}")
+    for name, number in (
+        ("wallet", view[0].wallet), ("equity", view[0].equity), ("size", view[0].size),
+    ):
+        if not -INFINITY < number < INFINITY:
+            raise ValueError(f"{name} must be finite, was {number}")
