@@ -156,12 +156,12 @@ class Market:
         return cls(**{name: settings[name] for name, _ in fields_of(cls) if name in settings})
 
     def notional_cap(self, leverage: float) -> float:
-        """Largest notional the venue allows at ``leverage``; infinite when no tier says."""
-        ceiling = math.inf
-        for tier, following in zip(self.tiers, self.tiers[1:], strict=False):
-            if following.max_leverage < leverage <= tier.max_leverage:
-                ceiling = following.floor
-        return ceiling
+        """Largest notional the venue allows at ``leverage``; infinite when no tier says.
+
+        The venue is set to the next whole number. Above what the first tier allows it is 0.
+        """
+        whole = math.ceil(leverage)
+        return next((t.floor for t in self.tiers if t.max_leverage < whole), math.inf)
 
     def record(self, leverage: float) -> npt.NDArray[np.void]:
         """Return the rules as the core takes them: one MARKET_DTYPE record, shape (1,)."""

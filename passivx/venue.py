@@ -7,7 +7,7 @@ import math
 from passivx._core import calc
 from passivx.config import Config
 from passivx.errors import ConfigError, Problem
-from passivx.models import Market, step_parts
+from passivx.models import Market
 
 __all__ = ["least_balance", "venue_problems"]
 
@@ -60,13 +60,10 @@ def least_balance(config: Config, market: Market, price: float) -> float:
 
 
 def _least_qty(market: Market, price: float) -> float:
-    # An inverse contract is one quote unit, and min_cost is in quote: the price plays no part.
-    by_cost = market.min_cost / (1.0 if market.inverse else _usable("price", price))
     try:
-        by_cost = calc.ceil_to(by_cost, step_parts(market.qty_step))
+        return calc.min_order_qty(_usable("price", price), market.record(1.0))
     except ValueError as e:
         raise ConfigError([Problem("price", price, "is too low for this market")]) from e
-    return max(market.min_qty, market.qty_step, by_cost)
 
 
 def _usable(name: str, value: float) -> float:

@@ -11,6 +11,7 @@ def pnl(
 def average_entry(
     size: float, entry_price: float, qty: float, price: float, *, inverse: bool
 ) -> float: ...
+def min_order_qty(price: float, market: npt.NDArray[np.void]) -> float: ...
 def liquidation_price(
     size: float,
     entry_price: float,

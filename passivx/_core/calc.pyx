@@ -3,7 +3,7 @@
 from libc.math cimport floor, isfinite
 from libc.stdint cimport int64_t
 from passivx._core cimport formulas
-from passivx._core.types cimport Step, Tier
+from passivx._core.types cimport Market, Step, Tier
 
 
 _SCALES = frozenset(float(10**digits) for digits in range(16))
@@ -86,6 +86,20 @@ def average_entry(double size, double entry_price, double qty, double price, *, 
         _positive("size", size)
         _positive("entry_price", entry_price)
     return formulas.average_entry(size, entry_price, qty, price, inverse)
+
+
+def min_order_qty(double price, const Market[::1] market):
+    """Return the venue's least quantity at ``price``: lot minimum and, linear only, least notional.
+
+    ``market`` is one MARKET_DTYPE record, shape (1,). ValueError when the least notional is more
+    than 1e11 quantity steps.
+    """
+    if market.shape[0] != 1:
+        raise ValueError("market must be one record")
+    _positive("price", price)
+    if not market[0].inverse:
+        _gridable(market[0].min_cost / price, market[0].qty_step)
+    return formulas.min_order_qty(price, &market[0])
 
 
 def liquidation_price(
