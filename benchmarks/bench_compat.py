@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.memory import needs_peak_counter, peak_growth
 from passivx._core import compat
 from passivx._core.types import build_info
 from tests.golden.compat_cases import Ticks, load_cases, load_trades
@@ -81,16 +82,7 @@ def tile(ticks: Ticks, times: int) -> Ticks:
     return np.tile(price, times), np.tile(ts_ms, times) + later, np.tile(maker, times)
 
 
-def status_kib(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1])
-    raise LookupError(field)
-
-
-@pytest.mark.skipif(
-    not os.access("/proc/self/clear_refs", os.W_OK), reason="reads Linux's peak memory counter"
-)
+@needs_peak_counter
 def test_memory(benchmark: Any) -> None:
     """The scan needs its three columns and the fills, nothing per tick."""
     if not DATA.is_dir():
@@ -101,10 +93,8 @@ def test_memory(benchmark: Any) -> None:
     columns = sum(column.nbytes for column in ticks)
     assert columns == BYTES_PER_TICK * n
     settings = to_settings(case["settings"])
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = status_kib("VmRSS")
     fills, _, _ = benchmark.pedantic(compat.run, args=(*ticks, settings), rounds=3)
-    grown = (status_kib("VmHWM") - before) * 1024
+    grown = peak_growth(lambda: compat.run(*ticks, settings))
     per_tick = (columns + grown) / n
     benchmark.extra_info["bytes_per_tick"] = per_tick
     print(

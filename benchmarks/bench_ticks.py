@@ -1,21 +1,23 @@
-"""How long one million trades take to load, per packing of the file, and beside numpy.loadtxt.
+"""How long trades take to load, per packing of the file, beside numpy.loadtxt, and in what memory.
 
 A backtest starts with this, so it decides how soon the first result of a new data set is seen;
 numpy.loadtxt is the reason the project has a scanner of its own. The file is synthetic: a random
 walk in the simple csv format, 38 bytes a line. Times include reading, unpacking and all checks.
 
-    pytest benchmarks/bench_ticks.py --benchmark-only
+    PASSIVX_BENCH_ROWS=10000000 pytest benchmarks/bench_ticks.py --benchmark-only
 """
 
 import gzip
+import os
 import zipfile
 
 import numpy as np
 import pytest
 
+from benchmarks.memory import needs_peak_counter, peak_growth
 from passivx.data.ticks import load_ticks
 
-N_ROWS = 1_000_000
+N_ROWS = int(os.environ.get("PASSIVX_BENCH_ROWS", "1_000_000"))
 DTYPE = [("trade_id", "i8"), ("price", "f8"), ("qty", "f8"), ("ts_ms", "i8"), ("maker", "u1")]
 
 
@@ -40,8 +42,24 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["ticks.csv", "ticks.csv.gz", "ticks.zip"])
 def test_load_ticks(benchmark, files, name):
-    ticks = benchmark.pedantic(load_ticks, args=(files / name,), rounds=5, warmup_rounds=1)
+    ticks = benchmark.pedantic(load_ticks, args=(files / name,), rounds=3, warmup_rounds=1)
     assert len(ticks) == N_ROWS
+
+
+@needs_peak_counter
+@pytest.mark.parametrize("name", ["ticks.csv", "ticks.csv.gz", "ticks.zip"])
+def test_memory(benchmark, files, name):
+    """Peak growth while loading, as a multiple of the arrays that remain."""
+    kept = []
+    grown = benchmark.pedantic(
+        peak_growth, args=(lambda: kept.append(load_ticks(files / name)),), rounds=1
+    )
+    (ticks,) = kept
+    columns = (ticks.price, ticks.qty, ticks.ts_ms, ticks.buyer_maker, ticks.trade_id)
+    ratio = grown / sum(column.nbytes for column in columns)
+    benchmark.extra_info["peak_growth_over_arrays"] = ratio
+    print(f"\n{name}: peak growth {ratio:.2f} times the arrays")
+    assert ratio < 3.0 or N_ROWS < 5_000_000
 
 
 def test_numpy_loadtxt(benchmark, files):
