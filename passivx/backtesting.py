@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -24,25 +23,34 @@ from passivx._core import compat
 from passivx._core.types import KIND_NAMES
 from passivx.config import Config
 from passivx.data.ticks import Ticks
+from passivx.documents import is_number
 from passivx.errors import ConfigError, DataError, Problem
-from passivx.files import write_folder
+from passivx.files import check_folder, write_folder
 from passivx.models import Market
 from passivx.report.metrics import compat_summary, equity_at_fills
 
-__all__ = ["ENGINES", "METHODS", "BacktestResult", "backtest", "backtest_flat"]
+__all__ = [
+    "COMPAT_LATENCY_MS",
+    "ENGINES",
+    "METHODS",
+    "BacktestResult",
+    "backtest",
+    "backtest_flat",
+    "check_result_folder",
+]
 
 ENGINES = ("compat",)
 METHODS = ("auto", "scan")
 
-# The file that makes a folder a result folder.
-RESULT_MARK = "summary.json"
+# What a result folder holds; the first of them makes it one.
+_RESULT_FILES = ("summary.json", "fills.csv", "equity.csv", "config.json", "market.json")
 
 # Least ms between two fills when the settings do not say: the original's own default.
 COMPAT_LATENCY_MS = 1000.0
 
 # What each field of the core's settings is called in a flat settings dict, where that differs.
 _FLAT_NAMES = {"latency_ms": "latency_simulation_ms", "do_short": "do_shrt"}
-_FLAT_DEFAULTS = {"latency_ms": COMPAT_LATENCY_MS, "do_long": True, "do_short": True}
+_DEFAULTS = {"latency_simulation_ms": COMPAT_LATENCY_MS, "do_long": True, "do_shrt": True}
 _SWITCHES = frozenset({"inverse", "do_long", "do_short"})
 _DIVISORS = frozenset(
     {"price_step", "qty_step", "leverage", "max_leverage", "starting_balance", "ema_span"}
@@ -116,7 +124,7 @@ class BacktestResult:
             ),
         }
 
-    def save(self, folder: Path, *, ticks: Ticks, config: Config, market: Market) -> None:
+    def save(self, folder: Path | str, *, ticks: Ticks, config: Config, market: Market) -> None:
         """Write the result folder, whole or not at all: summary, fills, equity, config, market.
 
         An earlier result in ``folder`` is replaced; anything else there is left alone.
@@ -140,17 +148,20 @@ class BacktestResult:
         }
         summary = {"about": about, "summary": self.summary}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
-        write_folder(
-            folder,
-            {
-                RESULT_MARK: orjson.dumps(summary, option=options),
-                "fills.csv": _csv(self.fills),
-                "equity.csv": _csv(self.equity),
-                "config.json": config.to_json(),
-                "market.json": orjson.dumps(asdict(market), option=options),
-            },
-            mark=RESULT_MARK,
+        contents: tuple[bytes | str, ...] = (
+            orjson.dumps(summary, option=options),
+            _csv(self.fills),
+            _csv(self.equity),
+            config.to_json(),
+            market.to_json(),
         )
+        files = dict(zip(_RESULT_FILES, contents, strict=True))
+        write_folder(Path(folder), files, mark=_RESULT_FILES[0])
+
+
+def check_result_folder(folder: Path | str) -> None:
+    """Raise PassivxError when ``BacktestResult.save`` would refuse the folder."""
+    check_folder(Path(folder), _RESULT_FILES, mark=_RESULT_FILES[0])
 
 
 def _csv(records: npt.NDArray[np.void]) -> str:
@@ -171,6 +182,8 @@ def backtest(
     engine: str = "compat",
     method: str = "auto",
     latency_ms: float = COMPAT_LATENCY_MS,
+    fill: str = "cross",
+    funding: None = None,
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against a config.
@@ -183,6 +196,8 @@ def backtest(
         One of ENGINES and METHODS; 'auto' takes the fastest method that gives the same fills.
     latency_ms : float
         ``compat``: the least time between two fills; nearer ones are forgotten.
+    fill, funding
+        For engines with a choice: ``compat`` has one fill rule and knows no funding.
     progress : callable
         Called with the number of ticks done, every ten million.
 
@@ -193,19 +208,15 @@ def backtest(
     DataError
         If the ticks hold fewer than two different prices.
     """
-    ema = config.indicator_settings.tick_ema
-    names = set(compat.COMPAT_DTYPE.names or ())
-    settings: dict[str, Any] = {n: getattr(market, n) for n in names if hasattr(market, n)}
-    settings |= {n: getattr(config, n) for n in names if hasattr(config, n)}
-    settings |= {
-        "ema_span": ema.span,
-        "ema_spread": ema.spread,
-        "do_long": config.indicator_settings.do_long,
-        "do_shrt": config.indicator_settings.do_shrt,
+    settings = {
+        **config.to_flat(),
+        **asdict(market),
         "starting_balance": starting_balance,
         "latency_simulation_ms": latency_ms,
     }
-    return backtest_flat(ticks, settings, engine=engine, method=method, progress=progress)
+    return backtest_flat(
+        ticks, settings, engine=engine, method=method, fill=fill, funding=funding, progress=progress
+    )
 
 
 def backtest_flat(
@@ -214,6 +225,8 @@ def backtest_flat(
     *,
     engine: str = "compat",
     method: str = "auto",
+    fill: str = "cross",
+    funding: None = None,
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against one flat dict of strategy, market and account numbers.
@@ -233,6 +246,10 @@ def backtest_flat(
     """
     _choose("engine", engine, ENGINES)
     _choose("method", method, METHODS)
+    _choose("fill", fill, ("cross",))
+    if funding is not None:
+        raise ConfigError([Problem("funding", type(funding).__name__, "must be left out: none")])
+    settings = _DEFAULTS | dict(settings)
     record = _compat_record(settings)
     try:
         fills, liquidated, n_ticks = compat.run(
@@ -246,7 +263,7 @@ def backtest_flat(
     return BacktestResult(
         engine=engine,
         outcome=outcome,
-        settings=dict(settings),
+        settings=settings,
         n_ticks=n_ticks,
         start_ms=int(ticks.ts_ms[0]),
         end_ms=int(ticks.ts_ms[-1]),
@@ -265,7 +282,7 @@ def _compat_record(settings: Mapping[str, Any]) -> npt.NDArray[np.void]:
     problems = []
     for name in compat.COMPAT_DTYPE.names or ():
         flat = _FLAT_NAMES.get(name, name)
-        value = settings.get(flat, _FLAT_DEFAULTS.get(name))
+        value = settings.get(flat)
         wanted = _unusable(name, value)
         if wanted:
             problems.append(Problem(flat, value, wanted))
@@ -281,12 +298,10 @@ def _unusable(name: str, value: object) -> str:
         return "is missing"
     if name in _SWITCHES:
         # Optimizer candidates carry switches as numbers, 1 or 0.
-        known = isinstance(value, bool | np.bool_ | int | float | np.number) and value in (0, 1)
-        return "" if known else "must be true or false"
-    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number):
-        return "must be a number"
-    if not math.isfinite(value):
-        return "must be finite"
+        known = is_number(value) or isinstance(value, bool | np.bool_)
+        return "" if known and value in (0, 1) else "must be true or false"
+    if not is_number(value):
+        return "must be a finite number"
     if name in _DIVISORS and not value > 0:
         return "must be > 0"
     if name in _COUNTS_AND_LEASTS and value < 0:

@@ -5,6 +5,7 @@ The one home of its ranges, defaults and descriptions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -26,14 +27,12 @@ from pydantic import (
 from passivx._core.types import STRATEGY_DTYPE
 from passivx.documents import Checking, Flag, Name, Number, load_document, problems_of, wanted
 from passivx.errors import ConfigError
-from passivx.models import load_market
 
 __all__ = [
     "Config",
     "IndicatorSettings",
     "TickEma",
     "load_config",
-    "load_market",
 ]
 
 # Old files carry these, by the object they sit in; nothing reads them.
@@ -183,11 +182,23 @@ class Config(_Settings):
         """Return the canonical file: every setting, defaults included; it loads back equal."""
         return self.model_dump_json(indent=4) + "\n"
 
+    @property
+    def venue_leverage(self) -> int:
+        """The leverage the venue is set to: the next whole number."""
+        return math.ceil(self.leverage)
+
+    def to_flat(self) -> dict[str, Any]:
+        """Return the settings in one flat dict, as an optimizer candidate names them."""
+        flat: dict[str, Any] = self.model_dump()
+        indicators = flat.pop("indicator_settings")
+        ema = indicators.pop("tick_ema")
+        flat |= indicators | {"ema_span": ema["span"], "ema_spread": ema["spread"]}
+        return flat
+
     def strategy_record(self) -> npt.NDArray[np.void]:
         """Return the strategy as the core takes it: one STRATEGY_DTYPE record, shape (1,)."""
-        indicators = self.indicator_settings
-        values = dict(self) | dict(indicators)
-        values |= {"ema_spread": indicators.tick_ema.spread, "do_short": indicators.do_shrt}
+        values = self.to_flat()
+        values["do_short"] = values["do_shrt"]
         out = np.zeros(1, STRATEGY_DTYPE)
         for name in STRATEGY_DTYPE.names or ():
             out[name] = values[name]

@@ -6,14 +6,16 @@ the check, the message and the reference.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import json
 import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeGuard
 
 import hjson
 import numpy as np
@@ -59,6 +61,16 @@ class Checking:
 
     ranges: bool = True
     notes: list[str] = field(default_factory=list)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Say whether ``value`` is a finite real number; a bool is none, nor an int too large."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond the largest double
+        return False
 
 
 def wanted(what: str, remedy: str = "") -> PydanticCustomError:
@@ -291,8 +303,13 @@ def _parse(text: str, repeated: list[tuple[dict[str, Any], str]], refuse: Any) -
             raise _TooLargeError(literal)
         return int(literal)
 
+    hooks: Any = {"object_pairs_hook": unique, "parse_float": number, "parse_int": whole}
     try:
-        return hjson.loads(text, object_pairs_hook=unique, parse_float=number, parse_int=whole)
+        # JSON first: HJSON takes an unquoted NaN and the rest of its line for a text.
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(text, parse_constant=float, **hooks)
+        repeated.clear()
+        return hjson.loads(text, **hooks)
     except hjson.HjsonDecodeError as e:
         what = re.sub(r"( starting)? at$", "", e.msg.replace("%r", repr(text[e.pos : e.pos + 1])))
         raise refuse(

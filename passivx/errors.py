@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 __all__ = ["ConfigError", "DataError", "PassivxError", "Problem"]
 
@@ -57,12 +58,20 @@ class ConfigError(PassivxError):
         else:
             super().__init__(f"{head}{len(lines)} problems\n" + "\n".join(f"  {x}" for x in lines))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An error crosses to another process by its fields, not by its text.
+        return type(self), (self.problems, self.source)
+
 
 class DataError(PassivxError):
     """A tick file cannot be used; names the file and, where there is one, the line."""
 
     def __init__(self, message: str, path: Path | str | None = None, line: int | None = None):
+        self.message = message
         self.path = path
         self.line = line
         where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
         super().__init__(where + message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.path, self.line)

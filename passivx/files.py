@@ -6,12 +6,12 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from passivx.errors import PassivxError
 
-__all__ = ["atomic_write", "write_folder"]
+__all__ = ["atomic_write", "check_folder", "write_folder"]
 
 
 def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
@@ -41,22 +41,35 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None
     _sync_names(path.parent)
 
 
-def write_folder(folder: Path, files: Mapping[str, bytes | str], *, mark: str) -> None:
-    """Make ``folder`` hold exactly ``files``, all of them or none.
+def check_folder(folder: Path, names: Iterable[str], *, mark: str) -> None:
+    """Raise what ``write_folder`` would refuse ``folder`` for, before the work is done."""
+    folder = folder.resolve()
+    try:
+        held = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    except OSError as e:
+        raise PassivxError(f"{folder}: cannot be written ({e.strerror})") from e
+    strange = sorted(held - set(names)) or sorted(held if mark not in held else ())
+    if strange or folder == Path.cwd():
+        why = f"holds {strange[0]}" if strange else "is the current folder"
+        raise PassivxError(f"{folder} {why}: choose a folder of its own")
 
-    ``mark`` is the file by which an earlier folder of the same kind is known: only such a one, or
-    an empty one, is replaced.
+
+def write_folder(folder: Path, files: Mapping[str, bytes | str], *, mark: str) -> None:
+    """Make ``folder`` hold ``files``, all of them or none.
+
+    An empty folder is replaced, and one that holds ``mark`` and nothing but names of ``files``: an
+    earlier result. A folder with anything else in it is left alone.
 
     Raises
     ------
     PassivxError
         If the folder holds something else, or cannot be written; it is then as it was.
     """
+    folder = folder.resolve()
+    check_folder(folder, files, mark=mark)
     token = secrets.token_hex(4)
     fresh, old = (folder.with_name(f".{folder.name}.{token}.{end}") for end in ("tmp", "old"))
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / mark).is_file():
-            raise PassivxError(f"{folder} exists and has no {mark}: choose another folder")
         fresh.mkdir(parents=True)
         for name, content in files.items():
             atomic_write(fresh / name, content)

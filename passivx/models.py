@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -158,13 +160,25 @@ class Market:
     def notional_cap(self, leverage: float) -> float:
         """Largest notional the venue allows at ``leverage``; infinite when no tier says.
 
-        The venue is set to the next whole number. Above what the first tier allows it is 0.
+        Above what the first tier allows it is 0.
         """
-        whole = math.ceil(leverage)
-        return next((t.floor for t in self.tiers if t.max_leverage < whole), math.inf)
+        return next((t.floor for t in self.tiers if t.max_leverage < leverage), math.inf)
+
+    def to_json(self) -> str:
+        """Return the market file: `load_market` reads it back equal."""
+        rules = asdict(self)
+        # A tier without a limit says nothing, as in the venues' own tables: JSON has no infinity.
+        rules["tiers"] = [
+            {name: value for name, value in tier.items() if value != math.inf}
+            for tier in rules["tiers"]
+        ]
+        return json.dumps(rules, indent=4) + "\n"
 
     def record(self, leverage: float) -> npt.NDArray[np.void]:
-        """Return the rules as the core takes them: one MARKET_DTYPE record, shape (1,)."""
+        """Return the rules as the core takes them: one MARKET_DTYPE record, shape (1,).
+
+        ``leverage`` is the venue's, a whole number; it decides the notional cap.
+        """
         out = np.zeros(1, MARKET_DTYPE)
         for name in ("price_step", "qty_step"):
             out[name]["units"], out[name]["scale"] = step_parts(getattr(self, name))

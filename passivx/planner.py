@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +13,14 @@ import numpy.typing as npt
 from passivx._core import calc, grid
 from passivx._core.types import KIND_NAMES, VIEW_DTYPE, Kind
 from passivx.config import Config
+from passivx.documents import is_number
 from passivx.errors import ConfigError, Problem
 from passivx.models import Market, Position, step_parts
 
 __all__ = ["PlannedOrder", "Rung", "liquidation_price", "plan_orders", "plan_rungs"]
+
+MAX_STEPS = 1e11  # beyond, a double no longer tells neighbouring grid values apart
+_STOPS = (Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +28,8 @@ class PlannedOrder:
     """An order the bot wants: ``ideal_price`` by the rules, ``price`` as it would be sent now.
 
     ``side`` is +1 buy, -1 sell; ``qty`` > 0 in base units (linear) or contracts (inverse).
-    ``now`` is False for a re-entry that waits: too far from the last price, or behind another that
-    the market has already reached.
+    ``market`` marks a stop that goes out at market. ``now`` is False for a re-entry that waits: too
+    far from the last price, or behind another that the market has already reached.
     """
 
     side: int
@@ -32,6 +38,7 @@ class PlannedOrder:
     qty: float
     reduce_only: bool
     ideal_price: float
+    market: bool
     now: bool
 
 
@@ -89,19 +96,25 @@ def plan_orders(
     ConfigError
         If an input is missing, not finite or out of range.
     """
+    held = position or Position()
     view = _view(
         market,
+        held,
         wallet=wallet,
         equity=wallet if equity is None else equity,
-        position=position or Position(),
         last_price=last_price,
         ema=ema,
-        bid=bid,
-        ask=ask,
-        funding_rate=funding_rate,
-        close_base=close_base,
+        # Before a side has printed, its best price is one step beside the only price known.
+        bid=_beside(last_price, -market.price_step) if bid is None else bid,
+        ask=_beside(last_price, market.price_step) if ask is None else ask,
+        funding_rate=math.nan if funding_rate is None else funding_rate,
+        close_base=held.size if close_base is None else close_base,
     )
-    if config.indicator_settings.funding_fee_collect_mode and funding_rate is None:
+    if (
+        held.size == 0.0
+        and config.indicator_settings.funding_fee_collect_mode
+        and funding_rate is None
+    ):
         raise ConfigError(
             [Problem("funding_rate", None, "is needed with funding_fee_collect_mode")]
         )
@@ -150,7 +163,7 @@ def liquidation_price(
     """Return the venue's liquidation price of a position in this config's margin mode; 0 = none."""
     collateral = wallet
     if not config.cross_mode:
-        collateral = calc.cost(size, entry_price, inverse=market.inverse) / config.leverage
+        collateral = calc.cost(size, entry_price, inverse=market.inverse) / config.venue_leverage
     return calc.liquidation_price(
         size, entry_price, collateral, market.tier_records(), inverse=market.inverse
     )
@@ -168,22 +181,30 @@ def _rungs(
 ) -> list[Rung]:
     # Adding and reducing orders lie on opposite sides of the price: each walk starts afresh.
     qty_step = step_parts(market.qty_step)
-    walks = {False: start, True: start}
+    walks = {False: (start, wallet), True: (start, wallet)}
     out = []
     doomed = False
     for order in orders:
-        held = walks[order.reduce_only]
+        held, balance = walks[order.reduce_only]
         size = calc.near_to(held.size + order.side * order.qty, qty_step)
         entry = held.entry_price
-        if not order.reduce_only:
+        if order.reduce_only:
+            balance += calc.pnl(
+                entry,
+                order.price,
+                order.qty,
+                position_side=-order.side,
+                inverse=market.inverse,
+            )
+        else:
             entry = calc.average_entry(
                 abs(held.size), entry, order.qty, order.price, inverse=market.inverse
             )
         liq = margin = 0.0
         if size:
-            liq = liquidation_price(config, market, wallet=wallet, size=size, entry_price=entry)
+            liq = liquidation_price(config, market, wallet=balance, size=size, entry_price=entry)
             margin = calc.cost(size, entry, inverse=market.inverse) / config.leverage
-        walks[order.reduce_only] = Position(size, entry, liq)
+        walks[order.reduce_only] = Position(size, entry, liq), balance
         if not order.reduce_only and held.liq_price > 0.0:
             doomed = doomed or order.side * order.price <= order.side * held.liq_price
         shown = replace(order, now=order.now and not hypothetical)
@@ -204,7 +225,7 @@ def _rungs(
 
 def _plan(view: npt.NDArray[np.void], config: Config, market: Market) -> list[PlannedOrder]:
     strategy = config.strategy_record()
-    rules = market.record(config.leverage)
+    rules = market.record(config.venue_leverage)
     ideal = grid.plan_ideal(view, strategy, rules)
     sent, now = grid.plan_sent(ideal, view, strategy, rules)
     return [
@@ -215,56 +236,57 @@ def _plan(view: npt.NDArray[np.void], config: Config, market: Market) -> list[Pl
             qty=float(order["qty"]),
             reduce_only=bool(order["reduce_only"]),
             ideal_price=float(wanted["price"]),
+            market=config.market_stop_loss and order["kind"] in _STOPS,
             now=bool(flag),
         )
         for wanted, order, flag in zip(ideal, sent, now, strict=True)
     ]
 
 
-def _view(
-    market: Market,
-    *,
-    wallet: float,
-    equity: float,
-    position: Position,
-    last_price: float,
-    ema: float,
-    bid: float | None,
-    ask: float | None,
-    funding_rate: float | None,
-    close_base: float | None,
-) -> npt.NDArray[np.void]:
-    price_step = step_parts(market.price_step)
-    for field, value in (("last_price", last_price), ("ema", ema), ("bid", bid), ("ask", ask)):
-        if value is not None and not (math.isfinite(value) and value > 0.0):
-            raise ConfigError([Problem(field, value, "must be finite and > 0")])
-    for field, value in (("wallet", wallet), ("equity", equity), ("size", position.size)):
-        if not math.isfinite(value):
-            raise ConfigError([Problem(field, value, "must be finite")])
-    if position.size and not (math.isfinite(position.entry_price) and position.entry_price > 0.0):
-        raise ConfigError([Problem("entry_price", position.entry_price, "must be finite and > 0")])
-    for field, value, step in (
-        ("last_price", last_price, market.price_step),
-        ("size", position.size, market.qty_step),
-    ):
-        if abs(value) / step > 1e11:
-            raise ConfigError([Problem(field, value, f"must be at most 1e11 steps of {step}")])
-    # Before a side has printed, its best price is one step beside the only price known.
-    if bid is None:
-        bid = calc.near_to(last_price - market.price_step, price_step)
-    if ask is None:
-        ask = calc.near_to(last_price + market.price_step, price_step)
+def _view(market: Market, position: Position, **given: Any) -> npt.NDArray[np.void]:
+    """Return the situation as the core takes it; ConfigError names everything unusable in it."""
+    values = given | asdict(position)
+    prices = ["last_price", "ema", "bid", "ask"] + ["entry_price"] * (position.size != 0.0)
+    problems = []
+
+    def need(fields: Iterable[str], usable: Callable[[float], bool], wanted: str) -> None:
+        for field in fields:
+            if not (is_number(values[field]) and usable(values[field])):
+                problems.append(Problem(field, values[field], f"must be {wanted}"))
+
+    need(["wallet", "equity"], math.isfinite, "a finite number")
+    need(
+        prices,
+        lambda price: 0.0 < price <= MAX_STEPS * market.price_step,
+        f"> 0 and at most 1e11 steps of {market.price_step:g}",
+    )
+    need(
+        ["size", "close_base"],
+        lambda size: _on_grid(size, market.qty_step),
+        f"whole steps of {market.qty_step:g}, at most 1e11 of them",
+    )
+    need(["liq_price"], lambda price: price >= 0.0, "finite and >= 0")
+    if given["funding_rate"] is not math.nan:
+        need(["funding_rate"], math.isfinite, "a finite number")
+    if not problems and not given["bid"] < given["ask"]:
+        problems.append(Problem("bid", given["bid"], f"must be below the ask of {given['ask']:g}"))
+    if problems:
+        raise ConfigError(problems)
     view = np.zeros(1, VIEW_DTYPE)
-    view["wallet"] = wallet
-    view["equity"] = equity
-    view["size"] = position.size
-    view["entry_price"] = position.entry_price
-    view["liq_price"] = position.liq_price
-    view["last_price"] = last_price
-    view["bid"] = bid
-    view["ask"] = ask
-    view["ema"] = ema
-    view["funding_rate"] = math.nan if funding_rate is None else funding_rate
-    view["close_base"] = abs(position.size) if close_base is None else close_base
+    for field, value in values.items():
+        view[field] = value
+    for field in ("bid", "ask"):
+        view[field] = calc.near_to(values[field], step_parts(market.price_step))
+    view["close_base"] = abs(values["close_base"])
     view["may_stop"] = 1
     return view
+
+
+def _beside(price: float, distance: float) -> float:
+    # What is no number is left for the check to name.
+    return price + distance if is_number(price) else math.nan
+
+
+def _on_grid(size: float, qty_step: float) -> bool:
+    steps = step_parts(qty_step)
+    return abs(size) <= MAX_STEPS * qty_step and calc.near_to(size, steps) == size

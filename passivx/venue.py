@@ -7,7 +7,7 @@ import math
 from passivx._core import calc
 from passivx.config import Config
 from passivx.errors import ConfigError, Problem
-from passivx.models import Market
+from passivx.models import Market, step_parts
 
 __all__ = ["least_balance", "venue_problems"]
 
@@ -33,7 +33,7 @@ def venue_problems(
     problems = []
     # The first tier is the smallest position: leverage it does not allow is never allowed.
     highest = min([market.max_leverage, *(tier.max_leverage for tier in market.tiers[:1])])
-    if math.ceil(config.leverage) > highest:
+    if config.venue_leverage > highest:
         problems.append(
             Problem("leverage", config.leverage, f"must be at most {highest:g} on this market")
         )
@@ -55,8 +55,23 @@ def least_balance(config: Config, market: Market, price: float) -> float:
 
     Below it the planner places the minimum, which is more than the config asks for.
     """
-    value = calc.cost(_least_qty(market, price), _usable("price", price), inverse=market.inverse)
-    return value / (config.balance_pct * config.leverage * config.entry_qty_pct)
+    least = _least_qty(market, price)
+    value = calc.cost(least, price, inverse=market.inverse)
+    balance = value / (config.balance_pct * config.leverage * config.entry_qty_pct)
+    # Said in six digits, rounded up, and enough after the planner's own rounding too.
+    last_digit = 10.0 ** (math.floor(math.log10(balance)) - 5)
+    balance = math.ceil(balance / last_digit) * last_digit
+    while _first_qty(config, market, price, balance) < least:
+        balance += last_digit
+    return float(f"{balance:.6g}")
+
+
+def _first_qty(config: Config, market: Market, price: float, balance: float) -> float:
+    # docs/planner.md, first quantity, before the minimum raises it.
+    share = balance * config.balance_pct
+    contracts = share * price if market.inverse else share / price
+    wanted = contracts * config.leverage * config.entry_qty_pct
+    return calc.floor_to(wanted, step_parts(market.qty_step))
 
 
 def _least_qty(market: Market, price: float) -> float:

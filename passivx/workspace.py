@@ -34,16 +34,18 @@ def resolve_config(argument: str, workspace: Path, exchange: str | None = None) 
     """Return the file a command's CONFIG argument means.
 
     A path is a path; a bare NAME is ``live_settings/{exchange}/NAME.json`` in the workspace, on
-    every exchange when none is given.
+    every exchange when none is given; ``bybit/NAME`` says which.
 
     Raises
     ------
     ConfigError
         If a bare name is found nowhere (naming near ones) or on several exchanges.
     """
+    settings = workspace / "live_settings"
+    if (named := settings / f"{argument}.json").is_file():
+        return named
     if re.search(r"[/\\]|\.h?json$", argument) or Path(argument).is_file():
         return Path(argument)
-    settings = workspace / "live_settings"
     files = sorted(settings.glob(f"{exchange or '*'}/*.json"))
     found = [file for file in files if file.stem == argument]
     if len(found) == 1:
@@ -54,6 +56,15 @@ def resolve_config(argument: str, workspace: Path, exchange: str | None = None) 
     near = difflib.get_close_matches(argument, [file.stem for file in files], cutoff=0.5)
     hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "name a file"
     raise ConfigError([Problem("", None, f"no config {argument!r} in {settings}", hint)])
+
+
+def resolve_market(argument: Path, workspace: Path) -> Path:
+    """Return the market file that is meant: a path as it is, else the same path in the workspace.
+
+    What is found nowhere is returned as it is, for the reader to name.
+    """
+    inside = workspace / argument
+    return inside if not argument.exists() and inside.exists() else argument
 
 
 def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from passivx._core import types
 
 ROOT = Path(__file__).parents[1] / "passivx"
 
@@ -31,6 +34,7 @@ OUTSIDE = {"__init__", "__main__"}
 def imported_parts(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, "imports name the package: a relative one would not be checked"
             names = (
                 [f"passivx.{alias.name}" for alias in node.names]
                 if node.module == "passivx"
@@ -72,6 +76,22 @@ def test_nothing_is_evaluated_or_unpickled(path):
     text = path.read_text()
     assert not re.search(r"\b(eval|exec)\(", text)
     assert "pickle" not in text or "allow_pickle=False" in text
+
+
+def test_every_folder_of_the_package_is_installed():
+    declared = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(path.parent.relative_to(ROOT.parent).parts)
+               for path in ROOT.rglob("__init__.py")}  # fmt: skip
+    assert set(declared["packages"]) == folders | {"passivx.configs"}
+
+
+def test_structs_and_their_dtypes_name_the_same_fields_in_the_same_order():
+    text = (ROOT / "_core" / "types.pxd").read_text()
+    structs = re.findall(r"cdef struct (\w+):.*?\n(.*?)\n\n", text, re.DOTALL)
+    assert len(structs) == 6
+    for name, body in structs:
+        fields = re.findall(r"^    \w+ (\w+)", body, re.MULTILINE)
+        assert list(getattr(types, f"{name.upper()}_DTYPE").names) == fields
 
 
 def test_every_compiled_module_has_a_stub_and_no_directives_of_its_own():

@@ -158,13 +158,14 @@ def test_every_unusable_setting_is_named_at_once():
         "min_markup": True,
         "n_close_orders": 1e12,
         "min_qty": -1.0,
+        "starting_balance": 10**400,
     }
     del bad["maker_fee"]
     with pytest.raises(ConfigError) as caught:
         backtest_flat(make_ticks(*ROUND_TRIP), bad)
     assert {problem.field for problem in caught.value.problems} == {
         "leverage", "price_step", "grid_spacing", "ddown_factor", "do_long", "min_markup",
-        "n_close_orders", "min_qty", "maker_fee",
+        "n_close_orders", "min_qty", "maker_fee", "starting_balance",
     }  # fmt: skip
     assert caught.value.exit_code == 2
 
@@ -230,9 +231,26 @@ def test_result_folder_is_whole_replaces_only_results_and_reads_back(config, tmp
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(PassivxError, match="choose another folder"):
+    with pytest.raises(PassivxError, match="a folder of its own"):
         result.save(precious, ticks=ticks, config=config, market=market)
     assert [p.name for p in precious.iterdir()] == ["thesis.txt"]
+
+
+def test_a_flat_run_saves_the_settings_it_ran_with(config, tmp_path):
+    settings = {k: v for k, v in SETTINGS.items() if k != "latency_simulation_ms"}
+    ticks = make_ticks(*ROUND_TRIP)
+    result = backtest_flat(ticks, settings)
+    result.save(str(tmp_path / "r"), ticks=ticks, config=config, market=Market.from_flat(SETTINGS))
+    about = json.loads((tmp_path / "r" / "summary.json").read_text())["about"]
+    assert about["latency_ms"] == 1000.0
+
+
+def test_the_fill_rule_of_compat_is_its_own():
+    ticks = make_ticks(*ROUND_TRIP)
+    assert len(backtest_flat(ticks, SETTINGS, fill="cross", funding=None).fills) == 3
+    for wrong in ({"fill": "touch"}, {"funding": [(0, 0.0001)]}):
+        with pytest.raises(ConfigError):
+            backtest_flat(ticks, SETTINGS, **wrong)
 
 
 def test_infinite_daily_gain_is_reported_as_such():

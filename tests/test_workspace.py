@@ -111,20 +111,27 @@ def test_folders_are_replaced_whole_and_only_those_of_their_kind(
 ) -> None:
     folder = tmp_path / "results" / "demo"
     write_folder(folder, {"mark": "1", "old.csv": "x"}, mark="mark")
+    with pytest.raises(PassivxError, match=r"holds old\.csv: choose a folder of its own"):
+        write_folder(folder, {"mark": "2", "new.csv": b"y"}, mark="mark")
+    (folder / "old.csv").unlink()
     write_folder(folder, {"mark": "2", "new.csv": b"y"}, mark="mark")
     assert {f.name: f.read_text(encoding="utf-8") for f in folder.iterdir()} == {
         "mark": "2",
         "new.csv": "y",
     }
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(PassivxError, match=r"notes\.txt"):
+        write_folder(folder, {"mark": "3", "new.csv": b"z"}, mark="mark")
+    (folder / "notes.txt").unlink()
     foreign = tmp_path / "photos"
     foreign.mkdir()
     (foreign / "cat.jpg").write_text("meow", encoding="utf-8")
-    with pytest.raises(PassivxError, match="photos exists"):
+    with pytest.raises(PassivxError, match=r"photos holds cat\.jpg"):
         write_folder(foreign, {"mark": ""}, mark="mark")
     with pytest.raises(PassivxError, match="cannot be written"):
         write_folder(foreign / "cat.jpg" / "x", {"mark": ""}, mark="mark")
     monkeypatch.setattr("passivx.files.atomic_write", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_folder(folder, {"mark": "3"}, mark="mark")
+        write_folder(folder, {"mark": "3", "new.csv": b"z"}, mark="mark")
     assert (folder / "mark").read_text(encoding="utf-8") == "2"
     assert [path.name for path in folder.parent.iterdir()] == ["demo"]

@@ -553,7 +553,7 @@ def run(
     """
     cdef Py_ssize_t n = price.shape[0]
     cdef Py_ssize_t at = 0
-    cdef Py_ssize_t step
+    cdef Py_ssize_t step, stretch
     cdef Py_ssize_t second = 1
     cdef const Settings* s
     cdef State st
@@ -573,6 +573,8 @@ def run(
     if second >= n:
         raise ValueError("at least two ticks of different price are needed")
     s = &settings[0]
+    # A print may walk the whole close grid: look up as often in time, not in ticks.
+    stretch = max(1, chunk // max(1, <Py_ssize_t>s.n_close_orders))
     # The first tick already sees the second one's price, as in the original.
     st.book[0] = min(price[0], price[second])
     st.book[1] = max(price[0], price[second])
@@ -583,7 +585,7 @@ def run(
     st.closest[1] = 1.0
     try:
         while at < n and outcome == Outcome.RUNNING:
-            step = min(chunk, n - at)
+            step = min(stretch, n - at)
             with nogil:
                 outcome = scan(&st, s, &price[at], &ts_ms[at], &buyer_maker[at], step)
             at += step

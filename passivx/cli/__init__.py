@@ -7,6 +7,7 @@ Exit codes: 0 done · 1 the request failed (the message says why) · 2 wrong usa
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -65,6 +66,10 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on an old code page must not turn finished work into a failure.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = cli.main(args=argv, prog_name="passivx", standalone_mode=False)
     except click.ClickException as e:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from passivx.backtesting import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest
+from passivx.backtesting import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest, check_result_folder
 from passivx.cli.options import (
     balance_option,
     balance_or_default,
@@ -16,10 +16,11 @@ from passivx.cli.options import (
     workspace_option,
 )
 from passivx.cli.output import console, note, print_json, working
-from passivx.config import load_config, load_market
+from passivx.config import load_config
 from passivx.data.ticks import load_ticks
+from passivx.models import load_market
 from passivx.report.render import sparkline, summary_table
-from passivx.workspace import resolve_config
+from passivx.workspace import resolve_config, resolve_market
 
 
 @click.command()
@@ -81,19 +82,22 @@ def command(
 
     \b
     Example:
-      passivx backtest default --ticks trades.csv.gz --market markets/BTCUSDT.json --out result
+      passivx backtest btcusdt_careful --ticks trades.csv.gz \\
+        --market markets/binance_BTCUSDT.json --out result
     """
     settings = load_config(resolve_config(config, workspace), compat=engine == "compat")
     engine = engine or ENGINES[0]
-    market = load_market(market_path)
+    market = load_market(resolve_market(market_path, workspace))
     for warning in settings.warnings:
         note(f"warning: {warning}")
+    if out is not None:
+        check_result_folder(out)
     with working("Reading ticks"):
         ticks = load_ticks(list(ticks_paths), start=start, end=end)
     for line in ticks.report.lines():
         note(f"ticks: {line}")
     wallet = balance_or_default(balance, market, float(ticks.price[0]))
-    with working(f"Replaying {len(ticks):,} ticks"):
+    with working(f"Replaying {len(ticks):,} ticks", total=len(ticks)) as progress:
         result = backtest(
             ticks,
             settings,
@@ -102,6 +106,7 @@ def command(
             engine=engine,
             method=method,
             latency_ms=latency_ms,
+            progress=progress,
         )
     if out is not None:
         result.save(out, ticks=ticks, config=settings, market=market)

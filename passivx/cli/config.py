@@ -19,7 +19,7 @@ from passivx.errors import ConfigError, Problem
 from passivx.models import load_market
 from passivx.report.explain import Explanation, explain
 from passivx.venue import least_balance, venue_problems
-from passivx.workspace import resolve_config
+from passivx.workspace import resolve_config, resolve_market
 
 __all__ = ["command"]
 
@@ -70,7 +70,8 @@ def check(
         config = load_config(resolve_config(file, workspace))
         least = None
         if market is not None and price is not None:
-            least = _check_venue(config, market, price, balance)
+            rules = resolve_market(market, workspace)
+            least = _check_venue(config, rules, price, balance)
     except ConfigError as e:
         if not as_json:
             raise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from passivx.backtesting import BacktestResult, backtest
+from passivx.backtesting import BacktestResult, backtest, check_result_folder
 from passivx.cli.options import DEFAULT_BALANCE_QUOTE, json_option
 from passivx.cli.output import console, note, print_json, working
 from passivx.config import load_config
@@ -51,6 +51,8 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
     Example:
       passivx demo --seed 7
     """
+    for name in _RUNS:
+        check_result_folder(out / name)
     results = {}
     pictures = []
     for name, (profile, config_name, market_name) in _RUNS.items():

@@ -20,6 +20,7 @@ from click.exceptions import Exit
 from rich.table import Table
 
 from passivx._core.types import build_info
+from passivx.cli.options import json_option, workspace_option
 from passivx.cli.output import console, print_json
 
 LEAST_FREE_GB = 2.0
@@ -36,14 +37,8 @@ class Finding:
 
 
 @click.command()
-@click.option(
-    "--workspace",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="PASSIVX_WORKSPACE",
-    default=".",
-    help="Folder whose disk and permissions are checked.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@workspace_option
+@json_option
 def command(workspace: Path, as_json: bool) -> None:
     """Check build, processor, clock, disk and permissions; exit 1 when something is wrong.
 

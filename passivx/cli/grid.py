@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from rich.box import HEAVY_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -21,13 +22,15 @@ from passivx.cli.options import (
     workspace_option,
 )
 from passivx.cli.output import console, note, print_json
-from passivx.config import load_config, load_market
-from passivx.models import Position
+from passivx.config import load_config
+from passivx.models import Position, load_market
 from passivx.planner import Rung, liquidation_price, plan_rungs
 from passivx.report.render import number
-from passivx.workspace import resolve_config
+from passivx.venue import venue_problems
+from passivx.workspace import resolve_config, resolve_market
 
 BAR_WIDTH = 40
+FRAMED_WIDTH = 110
 
 
 def size_at_price(value: str) -> tuple[float, float]:
@@ -75,18 +78,22 @@ def command(
 
     \b
     Example:
-      passivx grid default --market markets/XMRUSDT.json --price 210 --balance 500
+      passivx grid btcusdt_careful --market markets/binance_BTCUSDT.json --price 60000
     """
     settings = load_config(resolve_config(config, workspace))
-    market = load_market(market_path)
+    market = load_market(resolve_market(market_path, workspace))
     for warning in settings.warnings:
         note(f"warning: {warning}")
     wallet = balance_or_default(balance, market, price)
+    for problem in venue_problems(settings, market, price, wallet):
+        note(f"warning: {problem}")
     held = Position()
     if position is not None:
         size, entry = position
         liq = liquidation_price(settings, market, wallet=wallet, size=size, entry_price=entry)
         held = Position(size, entry, liq)
+        if liq and math.copysign(1.0, size) * (price - liq) <= 0.0:
+            note(f"warning: this position would be liquidated at {number(liq)}, before {price:g}")
     rungs = plan_rungs(
         settings,
         market,
@@ -110,7 +117,8 @@ def command(
         )
         return
     out = console()
-    out.print(_table(rungs, f"{settings.config_name} · {settings.symbol} at {number(price)}"))
+    title = f"{settings.config_name} · {settings.symbol} at {number(price)}"
+    out.print(_table(rungs, title, wide=out.width >= FRAMED_WIDTH))
     out.print(_chart(rungs, price))
     if not market.tiers:
         rate = market.tier_records()["maintenance_rate"][0]
@@ -137,16 +145,19 @@ def _when(rung: Rung) -> str:
     if rung.past_liquidation:
         return "liquidated"
     if rung.hypothetical:
-        return "after the entry"
+        return "then"
     return "now" if rung.order.now else "later"
 
 
-def _table(rungs: list[Rung], title: str) -> Table:
-    table = Table(title=title)
-    table.add_column("order")
+def _table(rungs: list[Rung], title: str, *, wide: bool) -> Table:
+    # A number cut short is a wrong number: in a narrow terminal the frame goes, and what still
+    # does not fit is folded.
+    table = Table(title=title, box=HEAVY_HEAD if wide else None, pad_edge=wide)
+    table.add_column("order", overflow="fold")
     for name in ("price", "distance", "qty", "position", "average", "liquidation", "margin"):
-        table.add_column(name, justify="right")
-    table.add_column("when")
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("when", overflow="fold")
+    digits = 8 if wide else 6
     for rung in rungs:
         side = "buy" if rung.order.side > 0 else "sell"
         table.add_row(
@@ -155,9 +166,9 @@ def _table(rungs: list[Rung], title: str) -> Table:
             f"{rung.distance * 100:+.2f} %",
             number(rung.order.qty, 10),
             number(rung.position, 10),
-            number(rung.entry_price),
-            number(rung.liq_price) if rung.liq_price else "–",
-            number(rung.margin, 6),
+            number(rung.entry_price, digits),
+            number(rung.liq_price, digits) if rung.liq_price else "–",
+            number(rung.margin, min(digits, 5)),
             _when(rung),
             style="red" if rung.past_liquidation else "" if rung.order.now else "dim",
         )

@@ -14,17 +14,23 @@ __all__ = ["command"]
 
 
 @click.command("init")
-@click.argument("folder", metavar="[DIR]", default=".", type=click.Path(path_type=Path))
+@click.argument(
+    "folder",
+    metavar="[DIR]",
+    default=".",
+    envvar="PASSIVX_WORKSPACE",
+    type=click.Path(path_type=Path),
+)
 @json_option
 def command(folder: Path, as_json: bool) -> None:
-    """Make a workspace in DIR (default: the current folder) with commented examples.
+    """Make a workspace in DIR (default: PASSIVX_WORKSPACE, else here) with commented examples.
 
     Nothing that exists is overwritten.
 
     \b
     Example:
-      passivx init trading && cd trading
-      passivx config explain live_settings/bybit/default.json
+      passivx init trading
+      passivx config explain bybit/default --workspace trading
     """
     made = list(create_workspace(folder))
     if as_json:

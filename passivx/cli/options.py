@@ -13,6 +13,7 @@ from passivx.cli.output import note
 from passivx.models import Market
 
 __all__ = [
+    "DEFAULT_BALANCE_QUOTE",
     "balance_option",
     "balance_or_default",
     "json_option",
@@ -57,9 +58,9 @@ def market_option(f: F) -> F:
         "market_path",
         required=True,
         metavar="FILE",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        type=click.Path(path_type=Path),
         help="Market rules as JSON: price_step, qty_step, min_qty, min_cost, fees, max_leverage, "
-        "inverse. `passivx init` writes examples.",
+        "inverse; a path, also one within the workspace. `passivx init` writes examples.",
     )(f)
 
 

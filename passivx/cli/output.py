@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.progress import Progress
 
 __all__ = ["console", "note", "print_json", "working"]
 
@@ -30,11 +31,15 @@ def note(text: str) -> None:
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
-    """Show that something longer is going on: a spinner on a terminal, else one plain line."""
-    if sys.stderr.isatty():
-        with Console(stderr=True).status(what):
-            yield
-    else:
+def working(what: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
+    """Show that something longer is going on: a bar on a terminal, else one plain line.
+
+    Yields a function to call with what is done of ``total``; without a total the bar just moves.
+    """
+    if not sys.stderr.isatty():
         note(f"{what} ...")
-        yield
+        yield lambda done: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)

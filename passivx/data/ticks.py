@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from passivx._core.csv import CsvError, Decode, scan
-from passivx.errors import DataError, PassivxError
+from passivx.errors import ConfigError, DataError, Problem
 
 __all__ = ["TickReport", "Ticks", "load_ticks"]
 
@@ -119,7 +119,7 @@ class TickReport:
         return [f"{text}: {n}" for name, text in sentences.items() if (n := getattr(self, name))]
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False, repr=False)
 class Ticks:
     """Trades in time order, one row a trade.
 
@@ -265,12 +265,12 @@ def load_ticks(
     ------
     DataError
         If a file cannot be read or its content cannot be trusted; names file and line.
-    PassivxError
+    ConfigError
         If ``start`` or ``end`` is not a time, or the range is empty.
     """
     first_ms, end_ms = _to_ms("start", start), _to_ms("end", end)
     if first_ms is not None and end_ms is not None and first_ms >= end_ms:
-        raise PassivxError(f"start must be before end, was {start!r} and {end!r}")
+        raise ConfigError([Problem("start", start, f"must be before the end of {end!r}")])
     paths = _expand(path_or_paths)
     _refuse_mixture(paths)
     found: Counter[str] = Counter()
@@ -756,10 +756,12 @@ def _to_ms(name: Literal["start", "end"], value: Moment) -> int | None:
             pass  # reported below, with the other texts
     if moment is None:
         wanted = "a day such as 2024-05-31, a time such as 2024-05-31T12:00 (UTC), or milliseconds"
-        raise PassivxError(f"{name} must be {wanted}, was {value!r}")
+        raise ConfigError([Problem(name, value, f"must be {wanted}")])
     if not isinstance(moment, datetime):
-        day = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
-        moment = day + timedelta(days=1) if name == "end" else day
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+        # The last day there is ends nowhere: its midnight will do.
+        if name == "end" and moment.date() < date.max:
+            moment += timedelta(days=1)
     elif moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     # Rounded up: the first whole millisecond that is not before the moment.

@@ -68,9 +68,10 @@ def _shown(value: Any, unit: str) -> str:
 
 
 def sparkline(values: Sequence[float] | npt.NDArray[np.float64], width: int = 60) -> str:
-    """Return a line of block characters, low to high, one for each of ``width`` samples."""
+    """Return a line of block characters, low to high, one for each of at most ``width`` samples."""
     if len(values) == 0:
         return ""
+    width = min(width, len(values))
     last = len(values) - 1
     picked = [float(values[i * last // max(width - 1, 1)]) for i in range(width)]
     low, high = min(picked), max(picked)

@@ -59,9 +59,8 @@ def spawn() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run_process(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "passivx", *map(str, args)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, **kwargs
-        )
+        kwargs = {"encoding": "utf-8"} | kwargs
+        return subprocess.run(command, capture_output=True, timeout=60, check=False, **kwargs)
 
     return run_process
 

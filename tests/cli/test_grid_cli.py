@@ -45,7 +45,7 @@ def test_flat_shows_both_entries_and_what_would_follow(run, config_file, market_
         "buy reentry",
         "sell close",
         "last price",
-        "after the",
+        "then",
     ):
         assert words in done.out
     assert "maintenance rate of 0.004" in done.err

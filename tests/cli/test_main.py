@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import rich_click as click
@@ -33,6 +35,38 @@ def test_every_command_explains_itself_with_an_example(name, command, run):
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
             assert parameter.help or parameter.name in {"seed", "method"}, parameter.name
+
+
+def example_of(help_text: str) -> list[list[str]]:
+    """Return the commands below "Example:", continued lines joined, as argument lists."""
+    shown = help_text.split("Example:", 1)[1].split("\n\n")[0].replace("\\\n", " ")
+    return [shlex.split(line) for line in shown.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("name", "command"), LEAVES, ids=[name for name, _ in LEAVES])
+def test_every_example_works_in_a_fresh_workspace(name, command, run, tmp_path, monkeypatch):
+    assert command.help is not None
+    monkeypatch.chdir(tmp_path)
+    assert run("init", ".").code == 0
+    rows = [f"{i},{60000 + i % 50}.0,0.01,{10**12 + i},{i % 2}" for i in range(99)]
+    text = "\n".join(["trade_id,price,qty,timestamp,is_buyer_maker", *rows])
+    (tmp_path / "trades.csv.gz").write_bytes(gzip.compress(text.encode()))
+    examples = example_of(command.help)
+    assert examples
+    for program, *args in examples:
+        assert program == "passivx"
+        done = run(*args)
+        assert done.code == 0, f"{args}: {done.err}"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_old_code_page_does_not_spoil_the_result(spawn, tmp_path, encoding):
+    done = spawn(
+        "demo", "--ticks", "2000", "--out", tmp_path / "d",
+        env=os.environ | {"PYTHONIOENCODING": encoding}, encoding=encoding,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "synthetic" in done.stdout
 
 
 def test_help_lists_every_command_without_importing_it(spawn):
@@ -101,11 +135,12 @@ def test_interrupt_exits_130_and_leaves_nothing_half_written(tmp_path, market_fi
         [sys.executable, "-m", "passivx", "backtest", config, "--ticks", ticks,
          "--market", market_file, "--out", out],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A test run in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:  # fmt: skip
         assert process.stderr is not None
         # Interrupted once it says that it works, not while Python starts.
         said = process.stderr.readline()
-        time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     assert "Reading" in said, said + err
