@@ -225,6 +225,7 @@ def _rungs(
 
 def _plan(view: npt.NDArray[np.void], config: Config, market: Market) -> list[PlannedOrder]:
     strategy = config.strategy_record()
+    view["stop_due"] = grid.due_stop(view, strategy)
     rules = market.record(config.venue_leverage)
     ideal = grid.plan_ideal(view, strategy, rules)
     sent, now = grid.plan_sent(ideal, view, strategy, rules)
@@ -278,7 +279,6 @@ def _view(market: Market, position: Position, **given: Any) -> npt.NDArray[np.vo
     for field in ("bid", "ask"):
         view[field] = calc.near_to(values[field], step_parts(market.price_step))
     view["close_base"] = abs(values["close_base"])
-    view["may_stop"] = 1
     return view
 
 

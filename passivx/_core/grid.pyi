@@ -1,6 +1,11 @@
 import numpy as np
 import numpy.typing as npt
 
+LINEAR_SHARE: float
+INVERSE_SHARE: float
+WIDEST_GAP: float
+
+def due_stop(view: npt.NDArray[np.void], strategy: npt.NDArray[np.void]) -> int: ...
 def plan_ideal(
     view: npt.NDArray[np.void],
     strategy: npt.NDArray[np.void],

@@ -21,6 +21,17 @@ from passivx._core.types import ORDER_DTYPE as _ORDER_DTYPE
 cdef double MAX_STEPS = 1e11   # whole steps a double still rounds exactly; beyond, no order
 
 
+# Part of the maximum position that is used; the rest is for fees and for the price moving.
+LINEAR_SHARE = 0.92
+INVERSE_SHARE = 0.95
+# A close grid whose first gap is wider, relative to the nearer price, becomes one order.
+WIDEST_GAP = 0.003
+
+cdef double _linear_share = LINEAR_SHARE
+cdef double _inverse_share = INVERSE_SHARE
+cdef double _widest_gap = WIDEST_GAP
+
+
 cdef inline double budget(const View* view, const Strategy* s) noexcept nogil:
     # The share of the wallet to size by, never more than what the account was last worth.
     cdef double share = view.wallet * s.balance_pct
@@ -35,14 +46,13 @@ cdef inline double floor_qty(double x, Step step) noexcept nogil:
 cdef double max_position(
     double budget, double price, double leverage, const Market* market
 ) noexcept nogil:
-    # The last few percent are left for fees and for the price moving before an order arrives.
     cdef double most
     if market.inverse:
-        return 0.95 * budget * price * leverage
+        return _inverse_share * budget * price * leverage
     most = budget / price * leverage
     if market.notional_cap / price < most:
         most = market.notional_cap / price
-    return 0.92 * most
+    return _linear_share * most
 
 
 cdef inline double first_entry_qty(
@@ -66,6 +76,13 @@ cdef Levels stop_levels(
             levels.liq = liq * (1.0 + side * s.stop_loss_liq_diff)
         levels.pos = entry * (1.0 - side * s.stop_loss_pos_price_diff)
     return levels
+
+
+cdef int64_t stop_reached(int64_t side, double price, Levels levels) noexcept nogil:
+    # Kind of the stop whose level a print at this price has reached; 0 = none.
+    if side * price <= side * levels.liq:
+        return Kind.STOP_LOSS_LIQ_DIFF
+    return Kind.STOP_LOSS_POS_PRICE_DIFF if side * price <= side * levels.pos else 0
 
 
 cdef inline void put(
@@ -183,7 +200,7 @@ cdef int put_closes(
         if kept == 0 or price != out[kept - 1].price:
             put(&out[kept], -side, price, 0.0, 1, Kind.CLOSE)
             kept += 1
-    if kept > 1 and fabs(out[1].price - out[0].price) / out[0].price > 0.003:
+    if kept > 1 and fabs(out[1].price - out[0].price) / out[0].price > _widest_gap:
         kept = 1
 
     # Equal shares of the size the grid was built from, the odd steps on the farthest orders; what
@@ -224,32 +241,24 @@ cdef int put_closes(
 cdef int put_stop(
     Order* out, const View* view, const Strategy* s, const Market* market
 ) noexcept nogil:
-    # The outstanding stop as it rests, or a new one when the last price asks for it.
+    # The outstanding stop as it rests, or the one that a print has asked for.
     cdef int64_t side = 1 if view.size > 0.0 else -1
     cdef double held = fabs(view.size)
     cdef double price = view.ask if side > 0 else view.bid
     cdef double least, qty
-    cdef Levels levels
     if view.stop_qty > 0.0:
         qty = view.stop_qty if view.stop_qty < held else held
         put(out, -side, view.stop_price, qty, 1, view.stop_kind)
         return 1
-    levels = stop_levels(side, view.entry_price, view.liq_price, s)
-    if not view.may_stop or not beyond(side, view.last_price, levels):
+    if view.stop_due == 0:
         return 0
     least = min_order_qty(price, market)
     qty = ceil_to(held * s.stop_loss_pos_reduction, market.qty_step)
     qty = qty if qty > least else least
     if near_to(held - qty, market.qty_step) < least:
         qty = held
-    put(out, -side, price, qty, 1,
-        Kind.STOP_LOSS_LIQ_DIFF if side * view.last_price <= side * levels.liq
-        else Kind.STOP_LOSS_POS_PRICE_DIFF)
+    put(out, -side, price, qty, 1, view.stop_due)
     return 1
-
-
-cdef inline bint beyond(int64_t side, double price, Levels levels) noexcept nogil:
-    return side * price <= side * levels.liq or side * price <= side * levels.pos
 
 
 cdef int plan(
@@ -266,7 +275,7 @@ cdef int plan(
     n = put_stop(out, view, s, market)
     cdef double reserved = out[0].qty if n else 0.0
     # What a stop closes must not be bought back within the minute.
-    if n == 0 and balance > 0.0 and not beyond(
+    if n == 0 and balance > 0.0 and 0 == stop_reached(
         side, view.last_price, stop_levels(side, view.entry_price, view.liq_price, s)
     ):
         n += put_reentries(&out[n], balance, view, s, market)
@@ -335,6 +344,20 @@ def plan_ideal(const View[::1] view, const Strategy[::1] strategy, const Market[
     return out[:n].copy()
 
 
+def due_stop(const View[::1] view, const Strategy[::1] strategy):
+    """Return the kind of stop that a print at the view's last price asks for, 0 for none.
+
+    Any print at or beyond a level starts a stop, so a caller that sees every print asks at each of
+    them and hands the answer to the plan as ``stop_due``.
+    """
+    cdef int64_t side = 1 if view[0].size > 0.0 else -1
+    if view[0].size == 0.0:
+        return 0
+    return stop_reached(
+        side, view[0].last_price,
+        stop_levels(side, view[0].entry_price, view[0].liq_price, &strategy[0]))
+
+
 def plan_sent(
     const Order[::1] ideal,
     const View[::1] view, const Strategy[::1] strategy, const Market[::1] market,
@@ -379,6 +402,8 @@ cdef _check(const View[::1] view, const Strategy[::1] strategy, const Market[::1
         raise ValueError(f"entry_price must be finite and > 0, was {view[0].entry_price}")
     for name, number in (
         ("wallet", view[0].wallet), ("equity", view[0].equity), ("size", view[0].size),
+        ("liq_price", view[0].liq_price), ("close_base", view[0].close_base),
+        ("stop_price", view[0].stop_price), ("stop_qty", view[0].stop_qty),
     ):
         if not -INFINITY < number < INFINITY:
             raise ValueError(f"{name} must be finite, was {number}")

@@ -61,7 +61,7 @@ cdef struct View:              # VIEW_DTYPE: all a plan depends on besides rules
     double stop_price          # of an outstanding limit stop
     double stop_qty            # 0 = no stop outstanding
     int64_t stop_kind
-    int64_t may_stop           # 1: a new stop may start now
+    int64_t stop_due           # Kind of a stop to start now, set by the print that asks for it; 0
 
 
 cdef struct Order:             # ORDER_DTYPE: an order as the planner wants it

@@ -36,7 +36,7 @@ VIEW_DTYPE = np.dtype(
         "wallet", "equity", "size", "entry_price", "liq_price", "last_price", "bid", "ask", "ema",
         "funding_rate", "close_base", "stop_price", "stop_qty",
     )]
-    + [("stop_kind", "<i8"), ("may_stop", "<i8")]
+    + [("stop_kind", "<i8"), ("stop_due", "<i8")]
 )
 ORDER_DTYPE = np.dtype([
     ("side", "<i8"), ("price", "<f8"), ("qty", "<f8"), ("reduce_only", "<i8"), ("kind", "<i8"),

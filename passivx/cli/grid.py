@@ -152,9 +152,11 @@ def _when(rung: Rung) -> str:
 def _table(rungs: list[Rung], title: str, *, wide: bool) -> Table:
     # A number cut short is a wrong number: in a narrow terminal the frame goes, and what still
     # does not fit is folded.
-    table = Table(title=title, box=HEAVY_HEAD if wide else None, pad_edge=wide)
+    frame: dict[str, Any] = {"box": HEAVY_HEAD} if wide else {"box": None, "padding": (0, 0, 0, 1)}
+    table = Table(title=title, **frame)
     table.add_column("order", overflow="fold")
-    for name in ("price", "distance", "qty", "position", "average", "liquidation", "margin"):
+    liquidation = "liquidation" if wide else "liq."
+    for name in ("price", "distance", "qty", "position", "average", liquidation, "margin"):
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("when", overflow="fold")
     digits = 8 if wide else 6
@@ -168,7 +170,7 @@ def _table(rungs: list[Rung], title: str, *, wide: bool) -> Table:
             number(rung.position, 10),
             number(rung.entry_price, digits),
             number(rung.liq_price, digits) if rung.liq_price else "–",
-            number(rung.margin, min(digits, 5)),
+            number(rung.margin, 6 if wide else 4),
             _when(rung),
             style="red" if rung.past_liquidation else "" if rung.order.now else "dim",
         )

@@ -7,15 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from passivx._core.grid import INVERSE_SHARE, LINEAR_SHARE, WIDEST_GAP
 from passivx.config import Config
 from passivx.documents import fields_of
 
 __all__ = ["Explanation", "explain"]
-
-# Where the planner stops adding, as a share of balance × leverage (0.95 on inverse markets).
-_FULL: Final = 0.92
-# A close grid whose first gap is wider becomes one order.
-_WIDEST_GAP: Final = 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +58,12 @@ def _balance(c: Config) -> str:
 
 
 def _leverage(c: Config) -> str:
-    full = _FULL * c.balance_pct * c.leverage
+    linear, inverse = (
+        share * c.balance_pct * c.leverage for share in (LINEAR_SHARE, INVERSE_SHARE)
+    )
     return (
-        f"the venue is set to {math.ceil(c.leverage)}x; a full position is about "
-        f"{full:.3g} times the wallet"
+        f"the venue is set to {c.venue_leverage}x; a full position is about {linear:.3g} times the "
+        f"wallet ({inverse:.3g} on an inverse market)"
     )
 
 
@@ -80,7 +78,7 @@ def _entry(c: Config) -> str:
 def _filled(c: Config) -> list[float]:
     """Return the margin, as a share of the balance, before each re-entry that has room."""
     shares = [c.entry_qty_pct]
-    while len(shares) < c.n_entry_orders and shares[-1] * (1 + c.ddown_factor) < _FULL:
+    while len(shares) < c.n_entry_orders and shares[-1] * (1 + c.ddown_factor) < LINEAR_SHARE:
         shares.append(shares[-1] * (1 + c.ddown_factor))
     return shares
 
@@ -89,7 +87,7 @@ def _re_entry(c: Config) -> str:
     if c.ddown_factor == 0:
         return "each re-entry is the smallest order the venue takes"
     text = f"each re-entry makes the position {_number(1 + c.ddown_factor)} times as large"
-    fills = (math.log(_FULL) - math.log(c.entry_qty_pct)) / math.log1p(c.ddown_factor)
+    fills = (math.log(LINEAR_SHARE) - math.log(c.entry_qty_pct)) / math.log1p(c.ddown_factor)
     if fills <= 0:
         return f"{text}; the first entry already fills the maximum position"
     if fills > 1000:
@@ -130,17 +128,17 @@ def _closes(c: Config) -> str:
     gap = _close_gap(c)
     if gap is None:
         return f"one order closes everything {_percent(c.min_markup)} from the average entry"
-    if gap > _WIDEST_GAP:
+    if gap > WIDEST_GAP:
         return (
             f"{c.n_close_orders} closes would be {_percent(gap)} apart, wider than "
-            f"{_percent(_WIDEST_GAP)}: one order closes everything at min_markup instead"
+            f"{_percent(WIDEST_GAP)}: one order closes everything at min_markup instead"
         )
     return f"up to {c.n_close_orders} closes, {_percent(gap)} or more apart"
 
 
 def _farthest(c: Config) -> str:
     gap = _close_gap(c)
-    if gap is None or gap > _WIDEST_GAP:
+    if gap is None or gap > WIDEST_GAP:
         return "no effect here: see n_close_orders"
     return f"the last part of a position closes {_percent(c.max_markup)} from the average entry"
 

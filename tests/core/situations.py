@@ -8,7 +8,7 @@ import random
 import numpy as np
 import numpy.typing as npt
 
-from passivx._core.types import MARKET_DTYPE, STRATEGY_DTYPE, VIEW_DTYPE
+from passivx._core.types import MARKET_DTYPE, STRATEGY_DTYPE, VIEW_DTYPE, Kind
 from tests.reference.formulas_twin import MOST_STEPS, Step
 
 Records = tuple[npt.NDArray[np.void], npt.NDArray[np.void], npt.NDArray[np.void]]
@@ -123,7 +123,7 @@ def situation(rng: random.Random) -> Records:
         ask=on_grid(rng, last + price_step.value(spread), price_step),
         ema=last * rng.choice([1.0, rng.uniform(0.9, 1.1)]),
         funding_rate=rng.choice([math.nan, 0.0, 1e-4, -1e-4]),
-        may_stop=rng.random() < 0.8,
+        stop_due=rng.choice([0, 0, Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF]),
     )
     if rng.random() < 0.2:
         return view, strategy, market

@@ -73,16 +73,18 @@ def view(last: float, **changes: Any) -> npt.NDArray[np.void]:
         "ask": last + 0.1,
         "ema": last,
         "funding_rate": math.nan,
-        "may_stop": 1,
     }
     values = {**quiet, **changes}
     return one(VIEW_DTYPE, **{"equity": values["wallet"], **values})
 
 
-def ideal(v: npt.NDArray[np.void], s: Any = None, m: Any = None) -> list[Order]:
-    return as_orders(
-        grid.plan_ideal(v, strategy() if s is None else s, market() if m is None else m)
-    )
+def ideal(
+    v: npt.NDArray[np.void], s: Any = None, m: Any = None, *, may_stop: bool = True
+) -> list[Order]:
+    s = strategy() if s is None else s
+    if may_stop:
+        v["stop_due"] = grid.due_stop(v, s)
+    return as_orders(grid.plan_ideal(v, s, market() if m is None else m))
 
 
 def of(orders: list[Order], *kinds: Kind) -> list[tuple[float, float]]:
@@ -265,7 +267,9 @@ def test_close_grid_stays_as_it_is_while_closes_fill() -> None:
     assert closes(0.70, 1.03) == list(zip(PRICES[1:], [0.18, 0.26, 0.26], strict=True))
     # The base is not known, or smaller than what is held: a fresh grid.
     fresh = list(zip(PRICES, [0.17, 0.17, 0.18, 0.18], strict=True))
-    assert closes(0.70, 0.0) == closes(0.70, 0.5) == closes(0.70, math.nan) == fresh
+    assert closes(0.70, 0.0) == closes(0.70, 0.5) == fresh
+    with pytest.raises(ValueError, match="close_base must be finite"):
+        closes(0.70, math.nan)
 
 
 def test_a_close_below_the_minimum_joins_the_farthest() -> None:
@@ -363,10 +367,18 @@ def test_a_stop_that_would_leave_too_little_takes_all() -> None:
 
 
 def test_beyond_a_level_without_leave_to_stop() -> None:
-    v = view(85.0, size=1.0, entry_price=100.0, may_stop=0)
-    orders = ideal(v, strategy(**STOPPING), market(**CENTS))
+    v = view(85.0, size=1.0, entry_price=100.0)
+    orders = ideal(v, strategy(**STOPPING), market(**CENTS), may_stop=False)
     assert {o.kind for o in orders} == {Kind.CLOSE}
     assert math.fsum(o.qty for o in orders) == 1.0
+
+
+def test_a_print_that_bounced_back_still_stops() -> None:
+    # The print at 85 asked for it; by the time of the plan the price is 99.
+    v = view(99.0, size=1.0, entry_price=100.0, stop_due=Kind.STOP_LOSS_POS_PRICE_DIFF)
+    orders = ideal(v, strategy(**STOPPING), market(**CENTS), may_stop=False)
+    assert orders[0] == Order(-1, 99.1, 0.02, 1, Kind.STOP_LOSS_POS_PRICE_DIFF)
+    assert of(orders, Kind.REENTRY) == []
 
 
 def test_an_outstanding_stop_stays_as_it_is() -> None:
@@ -649,7 +661,9 @@ def test_what_a_stop_closes_is_not_bought_back(records: Records) -> None:
         if v.liq_price > 0.0:
             levels.append(v.liq_price * (1.0 + (1 if long else -1) * s.stop_loss_liq_diff))
     beyond = any(v.last_price <= x if long else v.last_price >= x for x in levels)
-    assert bool(stops) == (v.stop_qty > 0.0 or (beyond and bool(v.may_stop)))
+    assert bool(stops) == (v.stop_qty > 0.0 or v.stop_due != 0)
+    due = grid.due_stop(records[0], records[1])
+    assert bool(due) == beyond
     if stops or beyond:
         assert Kind.REENTRY not in kinds
     if stops:

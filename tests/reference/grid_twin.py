@@ -270,8 +270,8 @@ def stop(view: Any, config: Any, rules: Rules, side: int) -> Order | None:
     size = abs(view.size)
     if view.stop_qty > 0.0:
         return Order(-side, view.stop_price, min(view.stop_qty, size), 1, view.stop_kind)
-    kind = level_reached(view, config, side)
-    if not kind or not view.may_stop:
+    kind = view.stop_due
+    if not kind:
         return None
     price = view.ask if side > 0 else view.bid
     least = rules.min_qty_at(price)
