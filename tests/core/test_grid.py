@@ -783,8 +783,10 @@ def test_long_and_short_mirror_each_other(
 @settings(deadline=None, max_examples=200)
 def test_ideal_orders_in_position_do_not_depend_on_the_book(records: Records, shift: int) -> None:
     v, s, m = (record.copy() for record in records)
+    # A stop is the one ideal order that is priced by the book.
     s["stop_loss_pos_reduction"] = 0.0
     v["stop_qty"] = 0.0
+    v["stop_due"] = 0
     if v["size"][0] == 0.0:
         return
     before = grid.plan_ideal(v, s, m)
