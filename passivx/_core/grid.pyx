@@ -350,9 +350,12 @@ def due_stop(const View[::1] view, const Strategy[::1] strategy):
     Any print at or beyond a level starts a stop, so a caller that sees every print asks at each of
     them and hands the answer to the plan as ``stop_due``.
     """
-    cdef int64_t side = 1 if view[0].size > 0.0 else -1
+    cdef int64_t side
+    if not view.shape[0] == strategy.shape[0] == 1:
+        raise ValueError("view and strategy must be one record each")
     if view[0].size == 0.0:
         return 0
+    side = 1 if view[0].size > 0.0 else -1
     return stop_reached(
         side, view[0].last_price,
         stop_levels(side, view[0].entry_price, view[0].liq_price, &strategy[0]))
