@@ -64,6 +64,7 @@ lint: $(VENV)/.dev
 
 test: lint debug
 	$(BIN)/pytest -n $(JOBS)
+	PASSIVX_BENCH_ROWS=20000 $(BIN)/pytest -q benchmarks --benchmark-disable
 	PYTHONPATH=$(DEBUG_LIB) PASSIVX_EXPECT_DEBUG=1 $(BIN)/pytest -n $(JOBS) $(CORE_TESTS)
 
 bench: $(VENV)/.dev

@@ -62,6 +62,8 @@ def test_scan(benchmark: Any, figures: dict[str, float], case: dict[str, Any]) -
     fills, _, thinned = benchmark.pedantic(
         compat.run, args=(*ticks, settings), rounds=60, iterations=1, warmup_rounds=3
     )
+    if benchmark.disabled:
+        return
     stats = benchmark.stats.stats
     benchmark.extra_info["ticks"] = thinned
     benchmark.extra_info["fills"] = len(fills)

@@ -1,6 +1,6 @@
 """What the planner, the rounding and the tick EMA cost.
 
-Run ``pytest benchmarks/bench_core.py --benchmark-enable --benchmark-only``. Times of the doors
+Run ``pytest benchmarks/bench_core.py --benchmark-only``. Times of the doors
 include Python's call and the fresh array a door returns; ``extra_info`` holds the time per unit.
 """
 
@@ -38,7 +38,6 @@ def inputs(size: float, rungs: int) -> tuple[npt.NDArray[np.void], ...]:
         ema=30_000.0,
         funding_rate=math.nan,
         close_base=size,
-        may_stop=1,
     )
     strategy = record(
         STRATEGY_DTYPE,
