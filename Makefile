@@ -29,7 +29,7 @@ $(BIN)/python:
 
 # The package itself, editable, so that the core compiles in place.
 $(VENV)/.installed: $(SOURCES) | $(BIN)/python
-	$(BIN)/python -m pip install -q -e .
+	$(BIN)/python -m pip install -qq -e .
 	@touch $@
 
 # The `dev` extra by itself: installing it through the package would compile the core again.

@@ -10,7 +10,7 @@ import pytest
 
 from passivx import ConfigError, PassivxError, load_config
 from passivx.files import atomic_write, write_folder
-from passivx.workspace import create_workspace, resolve_config
+from passivx.workspace import create_workspace, resolve_config, resolve_market
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX modes")
 
@@ -104,6 +104,16 @@ def test_atomic_write_replaces_whole_files_or_leaves_them(
 def test_atomic_write_can_make_private_files(tmp_path: Path) -> None:
     atomic_write(tmp_path / "key", "secret", mode=0o600)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
+
+
+def test_a_name_may_say_its_exchange_and_markets_are_found_inside(tmp_path: Path) -> None:
+    list(create_workspace(tmp_path))
+    with pytest.raises(ConfigError, match="more than once"):
+        resolve_config("default", tmp_path)
+    assert resolve_config("bybit/default", tmp_path).parent.name == "bybit"
+    inside = Path("markets/binance_BTCUSDT.json")
+    assert resolve_market(inside, tmp_path) == tmp_path / inside
+    assert resolve_market(Path("nowhere.json"), tmp_path) == Path("nowhere.json")
 
 
 def test_folders_are_replaced_whole_and_only_those_of_their_kind(

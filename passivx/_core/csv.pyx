@@ -1,7 +1,7 @@
 """A columnar CSV scanner: whole lines of bytes in, one typed array a column out.
 
 Own code because pyarrow (166 MB installed) does not belong in the core install and
-``numpy.loadtxt`` takes four to five times as long (benchmarks/bench_ticks.py).
+``numpy.loadtxt`` takes some four times as long (benchmarks/bench_ticks.py).
 """
 
 from enum import IntEnum

@@ -116,9 +116,11 @@ def command(
         return
     screen = console()
     title = f"{settings.config_name} · {settings.symbol} · {engine} · {settle_currency(market)}"
-    screen.print(summary_table({"": result.summary}, title=title))
+    screen.print(f"[bold]{title}[/]")
+    screen.print(summary_table({"": result.summary}))
     screen.print(f"price  {sparkline(ticks.price)}")
     if len(result.equity):
         screen.print(f"equity {sparkline(result.equity['equity'])}  (at each fill)")
+    note("compat is the original's backtester: it flatters, the README says how")
     if result.outcome != "end":
         note(f"{result.outcome.replace('_', ' ')}: the original would have thrown this run away")

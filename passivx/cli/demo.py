@@ -82,7 +82,8 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
         return
     screen = console()
     summaries = {name: result.summary for name, result in results.items()}
-    screen.print(summary_table(summaries, title=f"passivx demo · synthetic market · seed {seed}"))
+    screen.print(f"[bold]passivx demo · synthetic market · seed {seed}[/]")
+    screen.print(summary_table(summaries))
     for picture in pictures:
         screen.print(picture)
     screen.print(SYNTHETIC)

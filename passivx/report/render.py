@@ -45,9 +45,9 @@ def number(value: float, digits: int = 8) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def summary_table(summaries: Mapping[str, Mapping[str, Any]], *, title: str) -> Table:
+def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return one column of figures a run, side by side."""
-    table = Table("", *summaries, title=title)
+    table = Table("", *summaries)
     for column in table.columns[1:]:
         column.justify = "right"
     for name, (label, unit) in _ROWS.items():
