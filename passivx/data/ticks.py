@@ -341,12 +341,12 @@ def _read_csv(path: Path) -> _Part:
                     layout, text = _split_header(path, block)
                     part.venue = layout.venue
                     part.first_line = layout.first_line
-                pieces.append(scan(text, layout.fields, layout.n_fields))
+                pieces.append(scan(text, layout.fields, len(layout.header)))
                 n_rows += len(pieces[-1][0])
     except CsvError as e:
         assert layout is not None
         shown = e.text if len(e.text) <= 60 else e.text[:57] + "..."
-        what = "the line" if e.field is None else layout.name_of(e.field)
+        what = "the line" if e.field is None else layout.header[e.field]
         message = f"{what} {e.reason}, was {shown!r}; correct it or download the file again"
         raise part.fault(message, n_rows + e.row) from e
     except _DAMAGE as e:
@@ -406,18 +406,16 @@ def _blocks(path: Path, stream: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the columns stand in a line; ``names`` and ``fields`` run in the order of the line."""
+    """Where the columns stand in a line; ``names`` and ``fields`` run in the order of the line.
+
+    ``header`` has the file's own names, or the documented ones where it has none.
+    """
 
     venue: Literal["simple", "binance", "bybit"]
     first_line: int
-    n_fields: int
+    header: list[str]
     names: list[str]
     fields: list[tuple[int, Decode]]
-
-    def name_of(self, index: int) -> str:
-        return next(
-            name for name, (k, _) in zip(self.names, self.fields, strict=True) if k == index
-        )
 
 
 def _split_header(path: Path, block: bytes) -> tuple[_Layout, bytes]:
@@ -448,7 +446,7 @@ def _split_header(path: Path, block: bytes) -> tuple[_Layout, bytes]:
     layout = _Layout(
         venue=venue,
         first_line=1 if headerless else 2,
-        n_fields=len(names),
+        header=names,
         names=[column for _, column, _ in places],
         fields=[(index, decode) for index, _, decode in places],
     )
@@ -577,9 +575,9 @@ def _check_values(columns: Columns, fault: Fault) -> None:
     price, qty = columns["price"], columns["qty"]
     _refuse(~((price > 0.0) & (price < np.inf)), price, "price must be finite and > 0", fault)
     _refuse(~((qty >= 0.0) & (qty < np.inf)), qty, "qty must be finite and >= 0", fault)
-    for name in ("trade_id", "ts_ms"):
+    for name, spoken in (("trade_id", "trade id"), ("ts_ms", "time")):
         if name in columns:
-            _refuse(columns[name] < 0, columns[name], f"{name} must be >= 0", fault)
+            _refuse(columns[name] < 0, columns[name], f"{spoken} must be >= 0", fault)
 
 
 def _check_unit(times: npt.NDArray[np.int64], fault: Fault) -> None:

@@ -371,11 +371,15 @@ def rows(*changes, n=4):
         (rows((0, 1, "-3")), 2, "price must be finite and > 0, was -3.0"),
         (rows((3, 2, "-1")), 5, "qty must be finite and >= 0, was -1.0"),
         (rows((3, 2, "")), 5, "qty must not be empty"),
-        (rows((1, 3, "soon")), 3, "ts_ms must be a whole number of at most 64 bits, was 'soon'"),
+        (
+            rows((1, 3, "soon")),
+            3,
+            "timestamp must be a whole number of at most 64 bits, was 'soon'",
+        ),
         (rows((1, 4, "maybe")), 3, "buyer_maker must be true, false, 1 or 0, was 'maybe'"),
-        (rows((1, 0, "-1")), 3, "trade_id must be >= 0, was -1"),
+        (rows((1, 0, "-1")), 3, "trade id must be >= 0, was -1"),
         (rows((2, 3, T0)), 4, f"time goes back from {T0 + 1000} to {T0}"),
-        (rows((0, 3, -1)), 2, "ts_ms must be >= 0, was -1"),
+        (rows((0, 3, -1)), 2, "time must be >= 0, was -1"),
         (rows((0, 3, 0)), 3, f"go from 0 to {T0 + 1000}: the units are mixed"),
         (rows((3, 3, T0 * 1000)), 5, "the units are mixed"),
         (rows((0, 3, T0 // 1000)), 3, "the units are mixed"),
@@ -393,7 +397,7 @@ def rows(*changes, n=4):
         ("a;b\n1;2\n", 1, "no column for price (price) among 'a;b'"),
         ("price,qty,side\n1,1,Buy\n", 1, "no column for ts_ms (timestamp or ts_ms or"),
         ("price,qty,size,time,side\n", 1, "more than one column for qty: qty, size; keep one"),
-        ("price,qty,time,side\n1,1,1,2\n", 2, "buyer_maker must be Buy or Sell, was '2'"),
+        ("price,qty,time,side\n1,1,1,2\n", 2, "side must be Buy or Sell, was '2'"),
     ],
 )
 def test_bad_content(write, text, line, message):
