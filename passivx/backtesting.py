@@ -199,7 +199,7 @@ def backtest(
     fill, funding
         For engines with a choice: ``compat`` has one fill rule and knows no funding.
     progress : callable
-        Called with the number of ticks done, every ten million.
+        Called with the number of ticks done, every ten million or more often.
 
     Raises
     ------

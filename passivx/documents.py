@@ -40,6 +40,7 @@ __all__ = [
     "Name",
     "Number",
     "fields_of",
+    "is_number",
     "load_document",
     "problems_of",
     "read_document",
@@ -65,7 +66,7 @@ class Checking:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Say whether ``value`` is a finite real number; a bool is none, nor an int too large."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         return False
     try:
         return math.isfinite(value)
@@ -116,13 +117,8 @@ class Number:
     ) -> int | float:
         problem = wanted(f"a {'whole ' if whole else ''}number in {self.interval}")
         value = _unwrap(value)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise problem
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:  # an int beyond the largest double
-            raise problem from None
-        if not finite and value not in self:
+        infinite = isinstance(value, float) and math.isinf(value) and value in self
+        if not (is_number(value) or infinite):
             raise problem
         if whole and abs(value) >= 1 << 53:  # beyond, a float no longer says which int it is
             raise problem

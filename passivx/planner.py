@@ -19,7 +19,6 @@ from passivx.models import Market, Position, step_parts
 
 __all__ = ["PlannedOrder", "Rung", "liquidation_price", "plan_orders", "plan_rungs"]
 
-MAX_STEPS = 1e11  # beyond, a double no longer tells neighbouring grid values apart
 _STOPS = (Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF)
 
 
@@ -258,7 +257,7 @@ def _view(market: Market, position: Position, **given: Any) -> npt.NDArray[np.vo
     need(["wallet", "equity"], math.isfinite, "a finite number")
     need(
         prices,
-        lambda price: 0.0 < price <= MAX_STEPS * market.price_step,
+        lambda price: 0.0 < price <= calc.MAX_STEPS * market.price_step,
         f"> 0 and at most 1e11 steps of {market.price_step:g}",
     )
     need(
@@ -289,4 +288,4 @@ def _beside(price: float, distance: float) -> float:
 
 def _on_grid(size: float, qty_step: float) -> bool:
     steps = step_parts(qty_step)
-    return abs(size) <= MAX_STEPS * qty_step and calc.near_to(size, steps) == size
+    return abs(size) <= calc.MAX_STEPS * qty_step and calc.near_to(size, steps) == size

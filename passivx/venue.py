@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from passivx._core import calc
+from passivx._core import calc, grid
 from passivx.config import Config
+from passivx.documents import is_number
 from passivx.errors import ConfigError, Problem
-from passivx.models import Market, step_parts
+from passivx.models import Market
 
 __all__ = ["least_balance", "venue_problems"]
 
@@ -61,17 +62,10 @@ def least_balance(config: Config, market: Market, price: float) -> float:
     # Said in six digits, rounded up, and enough after the planner's own rounding too.
     last_digit = 10.0 ** (math.floor(math.log10(balance)) - 5)
     balance = math.ceil(balance / last_digit) * last_digit
-    while _first_qty(config, market, price, balance) < least:
+    strategy, rules = config.strategy_record(), market.record(config.venue_leverage)
+    while grid.configured_entry_qty(balance, price, strategy, rules) < least:
         balance += last_digit
     return float(f"{balance:.6g}")
-
-
-def _first_qty(config: Config, market: Market, price: float, balance: float) -> float:
-    # docs/planner.md, first quantity, before the minimum raises it.
-    share = balance * config.balance_pct
-    contracts = share * price if market.inverse else share / price
-    wanted = contracts * config.leverage * config.entry_qty_pct
-    return calc.floor_to(wanted, step_parts(market.qty_step))
 
 
 def _least_qty(market: Market, price: float) -> float:
@@ -82,6 +76,6 @@ def _least_qty(market: Market, price: float) -> float:
 
 
 def _usable(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0.0):
+    if not (is_number(value) and value > 0.0):
         raise ConfigError([Problem(name, value, "must be finite and > 0")])
     return value

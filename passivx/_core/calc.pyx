@@ -6,6 +6,7 @@ from passivx._core cimport formulas
 from passivx._core.types cimport Market, Step, Tier
 
 
+MAX_STEPS = formulas.MAX_STEPS
 _SCALES = frozenset(float(10**digits) for digits in range(16))
 
 
@@ -20,7 +21,7 @@ cdef Step _step(step) except *:
 
 
 cdef double _gridable(double x, Step step) except? -1.0:
-    if not (isfinite(x) and abs(x) * step.scale / step.units <= 1e11):
+    if not (isfinite(x) and abs(x) * step.scale / step.units <= formulas.MAX_STEPS):
         raise ValueError(f"value must be finite and at most 1e11 steps, was {x}")
     return x
 

@@ -12,6 +12,7 @@ from libc.math cimport INFINITY, NAN, ceil, fabs, floor, rint
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from passivx._core.ema cimport ema_step
 from passivx._core.formulas cimport cost, pnl
 from passivx._core.types cimport Kind
 
@@ -512,7 +513,7 @@ cdef int scan(
                     quiet_levels(st, s, quiet, liq)
         if status != 0:
             break
-        ema = ema * beta + p * alpha
+        ema = ema_step(ema, p, alpha, beta)
         st.thinned += 1
     st.ema = ema
     st.previous_price = previous
@@ -574,7 +575,9 @@ def run(
         raise ValueError("at least two ticks of different price are needed")
     s = &settings[0]
     # A print may walk the whole close grid: look up as often in time, not in ticks.
-    stretch = max(1, chunk // max(1, <Py_ssize_t>s.n_close_orders))
+    stretch = chunk
+    if s.n_close_orders > 1.0:
+        stretch = max(1, <Py_ssize_t>(chunk / s.n_close_orders))
     # The first tick already sees the second one's price, as in the original.
     st.book[0] = min(price[0], price[second])
     st.book[1] = max(price[0], price[second])

@@ -6,6 +6,14 @@ from libc.stdint cimport int64_t
 from passivx._core.types cimport Market, Step, Tier
 
 
+cdef extern from *:
+    """
+    #define PASSIVX_MAX_STEPS 1e11
+    """
+    # Beyond so many steps a double no longer tells neighbouring grid values apart.
+    const double MAX_STEPS "PASSIVX_MAX_STEPS"
+
+
 # --- the venue's grid -------------------------------------------------------------------------
 # A grid value is k * units / scale with whole k: one correctly rounded division, so the result is
 # the very double that the venue's decimal string parses to, and == and < between them are exact.
@@ -21,7 +29,7 @@ cdef inline double grid_near(double x, Step step) noexcept nogil:
 
 cdef inline double floor_steps(double x, Step step) noexcept nogil:
     # The greatest k with k * units / scale <= x. The quotient is off by far less than half a
-    # step while x / step <= 1e11, so the nearest whole number is at most one too high.
+    # step while x / step <= MAX_STEPS, so the nearest whole number is at most one too high.
     cdef double k = grid_near(x, step)
     return k - 1.0 if grid_value(k, step) > x else k
 

@@ -5,6 +5,9 @@ LINEAR_SHARE: float
 INVERSE_SHARE: float
 WIDEST_GAP: float
 
+def configured_entry_qty(
+    wallet: float, price: float, strategy: npt.NDArray[np.void], market: npt.NDArray[np.void]
+) -> float: ...
 def due_stop(view: npt.NDArray[np.void], strategy: npt.NDArray[np.void]) -> int: ...
 def plan_ideal(
     view: npt.NDArray[np.void],

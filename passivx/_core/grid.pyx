@@ -11,15 +11,12 @@ import numpy as np
 from libc.math cimport INFINITY, fabs, floor
 from libc.stdint cimport int64_t
 from passivx._core.formulas cimport (
-    average_entry, ceil_steps, ceil_to, cost, floor_steps, floor_to, grid_near, grid_value,
-    min_order_qty, near_to, round_away, to_contracts,
+    MAX_STEPS, average_entry, ceil_steps, ceil_to, cost, floor_steps, floor_to, grid_near,
+    grid_value, min_order_qty, near_to, round_away, to_contracts,
 )
 from passivx._core.types cimport Kind, Market, Order, Step, Strategy, View
 
 from passivx._core.types import ORDER_DTYPE as _ORDER_DTYPE
-
-cdef double MAX_STEPS = 1e11   # whole steps a double still rounds exactly; beyond, no order
-
 
 # Part of the maximum position that is used; the rest is for fees and for the price moving.
 LINEAR_SHARE = 0.92
@@ -55,12 +52,19 @@ cdef double max_position(
     return _linear_share * most
 
 
+cdef inline double configured_qty(
+    double budget, double price, const Strategy* s, const Market* market
+) noexcept nogil:
+    # The first entry as the config asks for it, before the venue's minimum raises it.
+    return floor_qty(
+        to_contracts(budget, price, market.inverse) * s.leverage * s.entry_qty_pct,
+        market.qty_step)
+
+
 cdef inline double first_entry_qty(
     double budget, double price, const Strategy* s, const Market* market
 ) noexcept nogil:
-    cdef double qty = floor_qty(
-        to_contracts(budget, price, market.inverse) * s.leverage * s.entry_qty_pct,
-        market.qty_step)
+    cdef double qty = configured_qty(budget, price, s, market)
     cdef double least = min_order_qty(price, market)
     return qty if qty > least else least
 
@@ -342,6 +346,20 @@ def plan_ideal(const View[::1] view, const Strategy[::1] strategy, const Market[
     with nogil:
         n = plan(&orders[0], &view[0], &strategy[0], &market[0])
     return out[:n].copy()
+
+
+def configured_entry_qty(
+    double wallet, double price, const Strategy[::1] strategy, const Market[::1] market,
+):
+    """Return the first entry the config asks for, whole steps, before the venue's minimum.
+
+    ``wallet`` in settle currency, ``price`` > 0; strategy and market are one record each.
+    """
+    if not strategy.shape[0] == market.shape[0] == 1:
+        raise ValueError("strategy and market must be one record each")
+    if not 0.0 < price < INFINITY:
+        raise ValueError(f"price must be finite and > 0, was {price}")
+    return configured_qty(wallet * strategy[0].balance_pct, price, &strategy[0], &market[0])
 
 
 def due_stop(const View[::1] view, const Strategy[::1] strategy):

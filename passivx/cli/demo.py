@@ -59,15 +59,7 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
         config = load_config(examples_folder() / config_name)
         market = load_market(examples_folder() / market_name)
         with working(f"Making {n_ticks:,} synthetic {profile.symbol} trades (seed {seed})"):
-            made = synthetic_trades(seed, n_ticks, profile=profile)
-            ticks = Ticks.from_arrays(
-                price=made.price,
-                qty=made.qty,
-                ts_ms=made.ts_ms,
-                buyer_maker=made.buyer_maker,
-                trade_id=made.trade_id,
-                source=f"synthetic {profile.symbol}, seed {seed}",
-            )
+            ticks = synthetic_trades(seed, n_ticks, profile=profile)
         balance = DEFAULT_BALANCE_QUOTE / (profile.start_price if market.inverse else 1.0)
         with working(f"Replaying them against {config.config_name}"):
             result = backtest(ticks, config, market, starting_balance=balance)

@@ -42,6 +42,7 @@ from passivx._core.synthetic import (
     SYNTHETIC_STATE_DTYPE,
     generate_prints,
 )
+from passivx.data.ticks import TickReport, Ticks
 from passivx.errors import ConfigError, Problem
 from passivx.models import step_parts
 
@@ -50,7 +51,6 @@ __all__ = [
     "BTCUSDT",
     "MarketProfile",
     "SyntheticMarket",
-    "SyntheticTrades",
     "synthetic_chunks",
     "synthetic_trades",
 ]
@@ -287,25 +287,6 @@ BTCUSD = MarketProfile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class SyntheticTrades:
-    """A piece of a trade stream; arrays of shape (n,), oldest first.
-
-    ``price`` (quote, f8) and ``qty`` (f8) equal what their decimal strings parse to, ``ts_ms`` (i8,
-    UTC) never falls, ``buyer_maker`` (u1) is 1 where the taker sold, ``trade_id`` (i8) counts
-    from 1 without gaps.
-    """
-
-    price: npt.NDArray[np.float64]
-    qty: npt.NDArray[np.float64]
-    ts_ms: npt.NDArray[np.int64]
-    buyer_maker: npt.NDArray[np.uint8]
-    trade_id: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.price)
-
-
 class SyntheticMarket:
     """An endless market that hands out its prints piece by piece.
 
@@ -325,6 +306,7 @@ class SyntheticMarket:
         if seed < 0:
             raise ValueError(f"seed must be >= 0, was {seed}")
         self.profile = profile
+        self._source = f"synthetic {profile.symbol}, seed {seed}"
         self._words = np.random.PCG64(seed)
         self._params = profile._record()
         self._state = np.zeros(1, SYNTHETIC_STATE_DTYPE)
@@ -356,26 +338,25 @@ class SyntheticMarket:
             generate_prints(piece, self._state, self._params, words)
         return out
 
-    def trades(self, n: int) -> SyntheticTrades:
-        """Return the next ``n`` trades."""
+    def trades(self, n: int) -> Ticks:
+        """Return the next ``n`` trades; ids count from 1 without gaps."""
         prints = self.prints(n)
-        return SyntheticTrades(
+        return Ticks(
             price=np.ascontiguousarray(prints["price"]),
             qty=np.ascontiguousarray(prints["qty"]),
             ts_ms=np.ascontiguousarray(prints["ts_ms"]),
             buyer_maker=prints["buyer_maker"].astype(np.uint8),
             trade_id=np.ascontiguousarray(prints["trade_id"]),
+            report=TickReport(sources=(self._source,), n_rows=n),
         )
 
 
-def synthetic_trades(seed: int, n: int, *, profile: MarketProfile) -> SyntheticTrades:
+def synthetic_trades(seed: int, n: int, *, profile: MarketProfile) -> Ticks:
     """Return the first ``n`` trades of the market with this ``seed``; see SyntheticMarket."""
     return SyntheticMarket(seed, profile=profile).trades(n)
 
 
-def synthetic_chunks(
-    seed: int, *, profile: MarketProfile, chunk: int = 65_536
-) -> Iterator[SyntheticTrades]:
+def synthetic_chunks(seed: int, *, profile: MarketProfile, chunk: int = 65_536) -> Iterator[Ticks]:
     """Yield the trades of ``synthetic_trades`` in pieces of ``chunk``, without end.
 
     Raises

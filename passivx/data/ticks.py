@@ -177,11 +177,8 @@ class Ticks:
         ts_ms: npt.ArrayLike,
         buyer_maker: npt.ArrayLike,
         trade_id: npt.ArrayLike | None = None,
-        source: str | None = None,
     ) -> Ticks:
         """Copy plain sequences of numbers of shape (n,) into checked columns.
-
-        ``source`` says where they come from, for the report.
 
         Raises
         ------
@@ -199,8 +196,7 @@ class Ticks:
             _check_values(columns, _array_fault)
             _check_unit(columns["ts_ms"], _array_fault)
             _check_order(columns["ts_ms"], _array_fault)
-        sources = () if source is None else (source,)
-        return cls(**columns, report=TickReport(sources=sources, n_rows=len(columns["price"])))
+        return cls(**columns, report=TickReport(n_rows=len(columns["price"])))
 
     def __len__(self) -> int:
         return len(self.price)

@@ -62,7 +62,7 @@ seeds = st.integers(0, 2**64 - 1)
 
 
 def columns(trades):
-    return [getattr(trades, field.name) for field in dataclasses.fields(trades)]
+    return [trades.price, trades.qty, trades.ts_ms, trades.buyer_maker, trades.trade_id]
 
 
 def on_grid(values, step):
