@@ -18,5 +18,6 @@ cdef bint create(
 cdef Levels stop_levels(
     int64_t side, double entry, double liq, const Strategy* strategy) noexcept nogil
 cdef int64_t stop_reached(int64_t side, double price, Levels levels) noexcept nogil
+cdef double budget(const View* view, const Strategy* strategy) noexcept nogil
 cdef double max_position(
     double budget, double price, double leverage, const Market* market) noexcept nogil

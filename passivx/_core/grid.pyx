@@ -29,7 +29,7 @@ cdef double _inverse_share = INVERSE_SHARE
 cdef double _widest_gap = WIDEST_GAP
 
 
-cdef inline double budget(const View* view, const Strategy* s) noexcept nogil:
+cdef double budget(const View* view, const Strategy* s) noexcept nogil:
     # The share of the wallet to size by, never more than what the account was last worth.
     cdef double share = view.wallet * s.balance_pct
     return view.equity if view.equity < share else share

@@ -72,6 +72,33 @@ cdef struct Order:             # ORDER_DTYPE: an order as the planner wants it
     int64_t kind               # Kind
 
 
+cdef struct Fill:              # FILL_DTYPE: one record of a run, money in settle currency
+    int64_t tick               # index of the last print so far
+    int64_t ts_ms
+    int64_t position_side      # +1 long, -1 short; before the fill, of the new position when flat
+    int64_t kind               # Kind
+    double price
+    double qty                 # signed: > 0 bought; 0 for funding
+    double pos_size            # signed, after it
+    double pos_price           # after it; 0 when flat
+    double liq_price           # after it; 0 = none
+    double pnl                 # of the part that was closed; the amount of a funding
+    double fee                 # negative when paid
+    double balance             # wallet after it
+    double closest_liq         # least |p - liq| / p since the last record; 1 when flat after it
+
+
+cdef struct Equity:            # EQUITY_DTYPE: a point of the equity curve
+    int64_t ts_ms
+    double wallet              # settle currency
+    double equity              # wallet + open pnl at the last price
+
+
+cdef struct Funding:           # FUNDING_DTYPE: one settlement
+    int64_t ts_ms
+    double rate                # > 0: longs pay
+
+
 cpdef enum Kind:
     ENTRY = 1
     REENTRY = 2

@@ -9,6 +9,9 @@ TIER_DTYPE: np.dtype[np.void]
 STRATEGY_DTYPE: np.dtype[np.void]
 VIEW_DTYPE: np.dtype[np.void]
 ORDER_DTYPE: np.dtype[np.void]
+FILL_DTYPE: np.dtype[np.void]
+EQUITY_DTYPE: np.dtype[np.void]
+FUNDING_DTYPE: np.dtype[np.void]
 
 class Kind(IntEnum):
     ENTRY = 1

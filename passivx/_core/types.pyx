@@ -41,6 +41,15 @@ VIEW_DTYPE = np.dtype(
 ORDER_DTYPE = np.dtype([
     ("side", "<i8"), ("price", "<f8"), ("qty", "<f8"), ("reduce_only", "<i8"), ("kind", "<i8"),
 ])
+FILL_DTYPE = np.dtype(
+    [(name, "<i8") for name in ("tick", "ts_ms", "position_side", "kind")]
+    + [(name, "<f8") for name in (
+        "price", "qty", "pos_size", "pos_price", "liq_price", "pnl", "fee", "balance",
+        "closest_liq",
+    )]
+)
+EQUITY_DTYPE = np.dtype([("ts_ms", "<i8"), ("wallet", "<f8"), ("equity", "<f8")])
+FUNDING_DTYPE = np.dtype([("ts_ms", "<i8"), ("rate", "<f8")])
 
 KIND_NAMES = {
     Kind.ENTRY: "entry",
@@ -55,6 +64,7 @@ KIND_NAMES = {
 for _size, _dtype in (
     (sizeof(Step), STEP_DTYPE), (sizeof(Market), MARKET_DTYPE), (sizeof(Tier), TIER_DTYPE),
     (sizeof(Strategy), STRATEGY_DTYPE), (sizeof(View), VIEW_DTYPE), (sizeof(Order), ORDER_DTYPE),
+    (sizeof(Fill), FILL_DTYPE), (sizeof(Equity), EQUITY_DTYPE), (sizeof(Funding), FUNDING_DTYPE),
 ):
     if _size != _dtype.itemsize:
         raise ImportError(f"passivx._core: a struct and its dtype disagree: {_dtype}")

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+EXACT_DTYPE: np.dtype[np.void]
+
+class Outcome(IntEnum):
+    RUNNING = 0
+    END = 1
+    LIQUIDATION = 2
+    BREAK = 3
+    OUT_OF_MEMORY = 4
+    BROKEN_IDENTITY = 5
+
+def run(
+    price: npt.NDArray[np.float64],
+    qty: npt.NDArray[np.float64],
+    ts_ms: npt.NDArray[np.int64],
+    buyer_maker: npt.NDArray[np.uint8],
+    settings: npt.NDArray[np.void],
+    tiers: npt.NDArray[np.void],
+    funding: npt.NDArray[np.void],
+    *,
+    chunk: int = 10_000_000,
+    progress: Callable[[int], object] | None = None,
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], Outcome, int, float, float]: ...
