@@ -1,7 +1,9 @@
-"""Figures of a run, from its fills alone; nothing here knows an engine."""
+"""Figures of a run, from its fills and equity; nothing here knows an engine."""
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,19 @@ import numpy.typing as npt
 
 from passivx._core.types import Kind
 
-__all__ = ["EQUITY_DTYPE", "compat_summary", "equity_at_fills"]
+__all__ = ["EQUITY_DTYPE", "LARGEST", "compat_summary", "equity_at_fills", "exact_summary"]
 
 EQUITY_DTYPE = np.dtype([("ts_ms", "<i8"), ("wallet", "<f8"), ("equity", "<f8")])
 
 MS_PER_HOUR = 3_600_000.0
 MS_PER_DAY = 24 * MS_PER_HOUR
+DAYS_PER_YEAR = 365
+
+# Where a ratio of ``exact_summary`` has no bound of its own, it is held within ±LARGEST.
+LARGEST = 1e6
+
+# A mean or a deviation of daily returns below this is rounding.
+_NOISE = 1e-12
 
 
 def equity_at_fills(fills: npt.NDArray[np.void], *, inverse: bool) -> npt.NDArray[np.void]:
@@ -86,3 +95,234 @@ def _daily(gain: float, n_days: float) -> float:
         return float(gain ** (1.0 / n_days))
     except OverflowError:
         return float("inf")
+
+
+def exact_summary(
+    fills: npt.NDArray[np.void],
+    equity: npt.NDArray[np.void],
+    *,
+    starting_balance: float,
+    start_ms: int,
+    end_ms: int,
+    inverse: bool,
+    leverage: float,
+    worst_open_loss: float,
+    closest_liq: float,
+) -> dict[str, Any]:
+    """Return the figures of an ``exact`` run; where compat has the same figure, by its name.
+
+    Parameters
+    ----------
+    fills : structured ndarray, shape (n,)
+        Every record in time order, funding (qty 0, its amount in pnl) and liquidation included.
+    equity : ndarray of EQUITY_DTYPE, shape (m,), m >= 1
+        In time order: the start, every record, every UTC hour, the end.
+    starting_balance, leverage : float
+        Settle currency, > 0; and what a position's cost is divided by to give its margin, > 0.
+    start_ms, end_ms : int
+        The time the run covers; records are taken to lie within it.
+    worst_open_loss : float
+        The most negative open pnl at any print, <= 0, settle currency.
+    closest_liq : float
+        The least relative distance of any print to the liquidation price: 0 liquidated, 1 never
+        held or never near.
+
+    Returns
+    -------
+    dict
+        Plain ints and floats, all finite for finite input whose sums of money are. Money is in
+        settle currency. A *fill* is any record but funding; a sum over none is 0.
+
+        Result:
+
+        - starting_balance: as given.
+        - final_wallet, final_equity: at the last equity point.
+        - open_pnl: final_equity − final_wallet.
+        - net_pnl_plus_fees: Σ (pnl + fee) over all records; the change of the wallet.
+        - gain: final_equity / starting_balance, the open position included (compat leaves it out).
+        - n_days: (end_ms − start_ms) / 86,400,000.
+        - average_daily_gain: gain ** (1 / n_days), at most LARGEST; 0 when gain <= 0, else 1 when
+          no time passed. A run under a day is extrapolated.
+
+        Where it came from (net_pnl_plus_fees = profit_sum + loss_sum + fee_sum + funding_sum):
+
+        - profit_sum: Σ pnl of entries, re-entries and closes.
+        - loss_sum: Σ pnl of both stops and the liquidation; normally < 0.
+        - loss_profit_ratio: −loss_sum / profit_sum, at most LARGEST; 0 when neither sum is
+          negative, LARGEST when one is and profit_sum is not > 0.
+        - fee_sum: Σ fee (negative = paid). funding_sum: Σ pnl of funding (negative = paid).
+        - volume: Σ |qty × price| linear, Σ |qty / price| inverse, over the fills.
+
+        Risk:
+
+        - max_drawdown: the greatest 1 − equity / (highest equity so far) over the equity points; 1
+          when equity reached 0 or less.
+        - max_drawdown_hours: how long that drawdown (the first of equals) took: from the last point
+          at its peak to the first point at or above the peak again, or to the last point when
+          there is none. 0 without a drawdown.
+        - sharpe: mean(r) / std(r) × √365, within ±LARGEST. r = the simple returns of equity from
+          one UTC midnight to the next, equity there being the last point at or before it; the
+          first return begins at the start, the last ends at the end; days without a point are
+          left out. Equity below 0 counts as 0, a return from 0 as 0, one above LARGEST as LARGEST.
+          std is the sample's (n − 1). 0 with fewer than two returns, or std < 1e-12. No
+          risk-free rate.
+        - sortino: mean(r) / √mean(min(r, 0)²) × √365, within ±LARGEST. 0 with fewer than two
+          returns; with a downside < 1e-12, LARGEST when mean(r) >= 1e-12, else 0.
+        - worst_open_loss, closest_liq: as given.
+        - biggest_pos_size: the largest |pos_size| after a record.
+        - exposure: the share of the time with a position, 0 to 1; 0 when no time passed.
+        - mean_margin_use, max_margin_use: margin use = cost / leverage / wallet, where cost =
+          |pos_size| × pos_price linear, |pos_size| / pos_price inverse; 0 when flat, at most
+          LARGEST, and LARGEST when a position is held with a wallet <= 0. It is taken after each
+          record and stays until the next. The mean is over all the time (0 when no time passed),
+          the max over the records.
+
+        Counts and pace:
+
+        - n_trades: fills. n_entries, n_reentries, n_closes, n_stop_losses (both kinds together),
+          n_stop_loss_liq_diff, n_stop_loss_pos_price_diff, n_liquidations, n_fundings.
+        - mean_, median_, max_n_hours_between_consec_trades: hours from one fill to the next; 0 with
+          fewer than two.
+    """
+    kind, pnl, fee = fills["kind"], fills["pnl"], fills["fee"]
+    counts = np.bincount(kind, minlength=max(Kind) + 1)
+    sums = np.bincount(kind, weights=pnl, minlength=max(Kind) + 1)
+    profit_sum = float(sums[Kind.ENTRY] + sums[Kind.REENTRY] + sums[Kind.CLOSE])
+    loss_sum = float(
+        sums[Kind.STOP_LOSS_LIQ_DIFF] + sums[Kind.STOP_LOSS_POS_PRICE_DIFF] + sums[Kind.LIQUIDATION]
+    )
+    final_wallet, final_equity = float(equity["wallet"][-1]), float(equity["equity"][-1])
+    gain = _finite(final_equity / starting_balance)
+    n_days = (end_ms - start_ms) / MS_PER_DAY
+    drawdown, drawdown_ms = _max_drawdown(equity)
+    sharpe, sortino = _sharpe_sortino(equity)
+    exposure, mean_use, max_use = _margin_use(fills, start_ms, end_ms, inverse, leverage)
+    hours = np.diff(fills["ts_ms"][kind != Kind.FUNDING]) / MS_PER_HOUR
+    n_stop_liq = int(counts[Kind.STOP_LOSS_LIQ_DIFF])
+    n_stop_price = int(counts[Kind.STOP_LOSS_POS_PRICE_DIFF])
+    return {
+        "starting_balance": float(starting_balance),
+        "final_wallet": final_wallet,
+        "final_equity": final_equity,
+        "open_pnl": final_equity - final_wallet,
+        "net_pnl_plus_fees": float((pnl + fee).sum()),
+        "gain": gain,
+        "n_days": n_days,
+        "average_daily_gain": _bounded_daily(gain, n_days),
+        "profit_sum": profit_sum,
+        "loss_sum": loss_sum,
+        "loss_profit_ratio": _loss_profit_ratio(profit_sum, loss_sum),
+        "fee_sum": float(fee.sum()),
+        "funding_sum": float(sums[Kind.FUNDING]),
+        "volume": _volume(fills, inverse),
+        "max_drawdown": drawdown,
+        "max_drawdown_hours": drawdown_ms / MS_PER_HOUR,
+        "sharpe": sharpe,
+        "sortino": sortino,
+        "worst_open_loss": float(worst_open_loss),
+        "closest_liq": float(closest_liq),
+        "biggest_pos_size": float(np.abs(fills["pos_size"]).max(initial=0.0)),
+        "exposure": exposure,
+        "mean_margin_use": mean_use,
+        "max_margin_use": max_use,
+        "n_trades": len(fills) - int(counts[Kind.FUNDING]),
+        "n_entries": int(counts[Kind.ENTRY]),
+        "n_reentries": int(counts[Kind.REENTRY]),
+        "n_closes": int(counts[Kind.CLOSE]),
+        "n_stop_losses": n_stop_liq + n_stop_price,
+        "n_stop_loss_liq_diff": n_stop_liq,
+        "n_stop_loss_pos_price_diff": n_stop_price,
+        "n_liquidations": int(counts[Kind.LIQUIDATION]),
+        "n_fundings": int(counts[Kind.FUNDING]),
+        "mean_n_hours_between_consec_trades": float(hours.mean()) if len(hours) else 0.0,
+        "median_n_hours_between_consec_trades": float(np.median(hours)) if len(hours) else 0.0,
+        "max_n_hours_between_consec_trades": float(hours.max(initial=0.0)),
+    }
+
+
+def _finite(value: float) -> float:
+    return min(max(value, -sys.float_info.max), sys.float_info.max)
+
+
+def _bounded_daily(gain: float, n_days: float) -> float:
+    if n_days <= 0.0:
+        return 1.0 if gain > 0.0 else 0.0
+    return min(_daily(gain, n_days), LARGEST)
+
+
+def _loss_profit_ratio(profit_sum: float, loss_sum: float) -> float:
+    if profit_sum > 0.0:
+        return min(max(0.0, -loss_sum / profit_sum), LARGEST)
+    return LARGEST if min(profit_sum, loss_sum) < 0.0 else 0.0
+
+
+def _cost(qty: npt.NDArray[Any], price: npt.NDArray[Any], inverse: bool) -> npt.NDArray[Any]:
+    """Return |notional| in settle currency; 0 where the price is not > 0."""
+    size = np.abs(qty)
+    out = np.zeros(len(size))
+    with np.errstate(over="ignore"):
+        (np.divide if inverse else np.multiply)(size, price, out=out, where=price > 0.0)
+    return out
+
+
+def _volume(fills: npt.NDArray[np.void], inverse: bool) -> float:
+    with np.errstate(over="ignore"):
+        return _finite(float(_cost(fills["qty"], fills["price"], inverse).sum()))
+
+
+def _margin_use(
+    fills: npt.NDArray[np.void], start_ms: int, end_ms: int, inverse: bool, leverage: float
+) -> tuple[float, float, float]:
+    """Return exposure, mean and max margin use."""
+    held, wallet = fills["pos_size"] != 0.0, fills["balance"]
+    use = np.where(held, LARGEST, 0.0)
+    with np.errstate(over="ignore"):
+        margin = _cost(fills["pos_size"], fills["pos_price"], inverse) / leverage
+        np.divide(margin, wallet, out=use, where=held & (wallet > 0.0))
+    np.minimum(use, LARGEST, out=use)
+    most = float(use.max(initial=0.0))
+    if end_ms <= start_ms:
+        return 0.0, 0.0, most
+    stay_ms = np.diff(np.clip(fills["ts_ms"], start_ms, end_ms), append=end_ms)
+    whole_ms = end_ms - start_ms
+    return float(stay_ms @ held) / whole_ms, float(stay_ms @ use) / whole_ms, most
+
+
+def _max_drawdown(points: npt.NDArray[np.void]) -> tuple[float, int]:
+    """Return the deepest drawdown and the milliseconds from its peak to its recovery."""
+    level, ts_ms = np.maximum(points["equity"], 0.0), points["ts_ms"]
+    peak = np.maximum.accumulate(level)
+    drawdown = 1.0 - np.divide(level, peak, out=np.ones(len(level)), where=peak > 0.0)
+    trough = int(drawdown.argmax())
+    if drawdown[trough] <= 0.0:
+        return 0.0, 0
+    begin = int(np.flatnonzero(level[: trough + 1] == peak[trough])[-1])
+    recovered = np.flatnonzero(level[trough:] >= peak[trough])
+    finish = trough + int(recovered[0]) if len(recovered) else -1
+    return float(drawdown[trough]), int(ts_ms[finish] - ts_ms[begin])
+
+
+def _sharpe_sortino(points: npt.NDArray[np.void]) -> tuple[float, float]:
+    """Return both ratios of mean daily return to deviation, for a year."""
+    # A midnight ends the day before it, except for the day that starts there.
+    day_ms = int(MS_PER_DAY)
+    day = np.maximum((points["ts_ms"] - 1) // day_ms, points["ts_ms"][0] // day_ms)
+    ends = np.append(np.flatnonzero(np.diff(day)), len(day) - 1)
+    level = np.maximum(points["equity"][np.append(0, ends)], 0.0)
+    if len(ends) < 2:
+        return 0.0, 0.0
+    base = level[:-1]
+    with np.errstate(over="ignore"):
+        growth = np.divide(level[1:], base, out=np.ones(len(base)), where=base > 0.0)
+    returns = np.minimum(growth - 1.0, LARGEST)
+    mean = float(returns.mean())
+    deviation = float(returns.std(ddof=1))
+    downside = math.sqrt(float(np.square(np.minimum(returns, 0.0)).mean()))
+    sharpe = sortino = 0.0
+    if deviation >= _NOISE:
+        sharpe = mean / deviation * math.sqrt(DAYS_PER_YEAR)
+    if downside >= _NOISE:
+        sortino = mean / downside * math.sqrt(DAYS_PER_YEAR)
+    elif mean >= _NOISE:
+        sortino = LARGEST
+    return min(max(sharpe, -LARGEST), LARGEST), min(max(sortino, -LARGEST), LARGEST)

@@ -12,25 +12,36 @@ from rich.table import Table
 
 __all__ = ["number", "sparkline", "summary_table"]
 
-# name in the summary -> label, unit: "" plain, "%" a fraction, "%+1" a ratio to 1
-_ROWS = {
-    "outcome": ("outcome", ""),
-    "starting_balance": ("starting balance", ""),
-    "net_pnl_plus_fees": ("net pnl + fees", ""),
-    "profit_sum": ("profit", ""),
-    "loss_sum": ("loss (stops)", ""),
-    "fee_sum": ("fees", ""),
-    "gain": ("gain", "%+1"),
-    "n_days": ("days", ""),
-    "average_daily_gain": ("average daily gain", "%+1"),
-    "n_trades": ("fills", ""),
-    "n_entries": ("entries", ""),
-    "n_reentries": ("re-entries", ""),
-    "n_closes": ("closes", ""),
-    "n_stop_losses": ("stop losses", ""),
-    "biggest_pos_size": ("biggest position", ""),
-    "closest_liq": ("closest liquidation", "%"),
-    "max_n_hours_between_consec_trades": ("longest pause, hours", ""),
+# label -> unit, names in the summary, shown side by side;
+# units: "" plain, "~" plain and rough, "%" a fraction, "%+1" a ratio to 1
+_ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "outcome": ("", ("outcome",)),
+    "days": ("~", ("n_days",)),
+    "starting balance": ("", ("starting_balance",)),
+    "final equity": ("", ("final_equity",)),
+    "gain": ("%+1", ("gain",)),
+    "average daily gain": ("%+1", ("average_daily_gain",)),
+    "net pnl + fees": ("", ("net_pnl_plus_fees",)),
+    "open pnl": ("", ("open_pnl",)),
+    "profit": ("", ("profit_sum",)),
+    "loss (stops, liquidation)": ("", ("loss_sum",)),
+    "loss / profit": ("~", ("loss_profit_ratio",)),
+    "fees": ("", ("fee_sum",)),
+    "funding": ("", ("funding_sum",)),
+    "volume": ("", ("volume",)),
+    "max drawdown": ("%", ("max_drawdown",)),
+    "drawdown length, hours": ("~", ("max_drawdown_hours",)),
+    "Sharpe · Sortino": ("~", ("sharpe", "sortino")),
+    "worst open loss": ("", ("worst_open_loss",)),
+    "closest liquidation": ("%", ("closest_liq",)),
+    "biggest position": ("", ("biggest_pos_size",)),
+    "time in position": ("%", ("exposure",)),
+    "margin use, mean · max": ("%", ("mean_margin_use", "max_margin_use")),
+    "fills": ("", ("n_trades",)),
+    "entries · re-entries": ("", ("n_entries", "n_reentries")),
+    "closes · stop losses": ("", ("n_closes", "n_stop_losses")),
+    "median pause, hours": ("~", ("median_n_hours_between_consec_trades",)),
+    "longest pause, hours": ("~", ("max_n_hours_between_consec_trades",)),
 }
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -46,13 +57,24 @@ def number(value: float, digits: int = 8) -> str:
 
 
 def summary_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Return one column of figures a run, side by side."""
+    """Return one column of figures a run, side by side; "–" where a run has no such figure.
+
+    Figures that no run has are left out.
+    """
     table = Table("", *summaries)
     for column in table.columns[1:]:
         column.justify = "right"
-    for name, (label, unit) in _ROWS.items():
-        table.add_row(label, *(_shown(s.get(name), unit) for s in summaries.values()))
+    for label, (unit, names) in _ROWS.items():
+        rows = [[s.get(name) for name in names] for s in summaries.values()]
+        if any(value is not None for row in rows for value in row):
+            table.add_row(label, *(_together(row, unit) for row in rows))
     return table
+
+
+def _together(values: Sequence[Any], unit: str) -> str:
+    if all(value is None for value in values):
+        return "–"
+    return " · ".join(_shown(value, unit) for value in values)
 
 
 def _shown(value: Any, unit: str) -> str:
@@ -64,7 +86,7 @@ def _shown(value: Any, unit: str) -> str:
         return f"{value * 100:.2f} %"
     if unit == "%+1":
         return f"{(value - 1.0) * 100:+.3f} %"
-    return number(value, 6)
+    return number(value, 4 if unit == "~" else 6)
 
 
 def sparkline(values: Sequence[float] | npt.NDArray[np.float64], width: int = 60) -> str:
