@@ -1,5 +1,6 @@
 """The Python face of the backtest engines: settings in, fills and figures out.
 
+``exact`` is the bot's own planner and order flow at a venue with latency (docs/backtest.md).
 ``compat`` replays the original Passiv-X backtester with all its quirks, so that old results can be
 checked; it flatters, and its summary says so.
 """
@@ -13,25 +14,34 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from passivx._core import compat
-from passivx._core.types import KIND_NAMES
+from passivx._core import compat, exact
+from passivx._core.calc import MAX_STEPS
+from passivx._core.types import FUNDING_DTYPE, KIND_NAMES
+from passivx.candidates import (
+    DEFAULT_LATENCY_MS,
+    FILLS,
+    ExactRun,
+    compat_record,
+    exact_from_flat,
+    with_defaults,
+)
 from passivx.config import Config
+from passivx.data.funding import FundingSource, load_funding
 from passivx.data.ticks import Ticks
-from passivx.documents import is_number
 from passivx.errors import ConfigError, DataError, Problem
 from passivx.files import check_folder, write_folder
-from passivx.models import Market
-from passivx.report.metrics import compat_summary, equity_at_fills
+from passivx.models import DEFAULT_MAINTENANCE_RATE, Market
+from passivx.report.metrics import compat_summary, equity_at_fills, exact_summary
 
 __all__ = [
-    "COMPAT_LATENCY_MS",
     "ENGINES",
+    "FILLS",
     "METHODS",
     "BacktestResult",
     "backtest",
@@ -39,23 +49,11 @@ __all__ = [
     "check_result_folder",
 ]
 
-ENGINES = ("compat",)
-METHODS = ("auto", "scan")
+ENGINES: Final = ("exact", "compat")
+METHODS: Final = ("auto", "scan")
 
 # What a result folder holds; the first of them makes it one.
 _RESULT_FILES = ("summary.json", "fills.csv", "equity.csv", "config.json", "market.json")
-
-# Least ms between two fills when the settings do not say: the original's own default.
-COMPAT_LATENCY_MS = 1000.0
-
-# What each field of the core's settings is called in a flat settings dict, where that differs.
-_FLAT_NAMES = {"latency_ms": "latency_simulation_ms", "do_short": "do_shrt"}
-_DEFAULTS = {"latency_simulation_ms": COMPAT_LATENCY_MS, "do_long": True, "do_shrt": True}
-_SWITCHES = frozenset({"inverse", "do_long", "do_short"})
-_DIVISORS = frozenset(
-    {"price_step", "qty_step", "leverage", "max_leverage", "starting_balance", "ema_span"}
-)
-_COUNTS_AND_LEASTS = frozenset({"n_close_orders", "min_qty", "min_cost", "latency_ms"})
 
 _SIDES = np.array(["short", "", "long"])
 _KINDS = np.array(["", *(KIND_NAMES[kind] for kind in sorted(KIND_NAMES))])
@@ -65,9 +63,11 @@ _KINDS = np.array(["", *(KIND_NAMES[kind] for kind in sorted(KIND_NAMES))])
 class BacktestResult:
     """What a backtest did, fill by fill.
 
-    ``outcome`` is 'end', 'long_liquidation' or 'shrt_liquidation'; ``settings`` the flat settings
-    that were run; ``n_ticks`` the ticks the engine looked at; ``start_ms`` and ``end_ms`` the
-    span of the ticks given.
+    ``outcome`` is 'end', 'long_liquidation', 'shrt_liquidation' or 'break:NAME'; ``settings`` the
+    flat settings that were run; ``n_ticks`` the ticks the engine looked at; ``start_ms`` and
+    ``end_ms`` the span of the ticks given. ``exact`` alone fills in the rest: ``assumptions`` says
+    in words what was taken for granted, ``worst_open_loss`` and ``closest_liq`` are over every
+    print (`exact_summary` defines them).
     """
 
     engine: str
@@ -77,14 +77,22 @@ class BacktestResult:
     start_ms: int
     end_ms: int
     raw_fills: npt.NDArray[np.void] = field(repr=False)
+    raw_equity: npt.NDArray[np.void] | None = field(default=None, repr=False)
+    assumptions: tuple[str, ...] = ()
+    worst_open_loss: float = 0.0
+    closest_liq: float = 1.0
 
     @cached_property
     def fills(self) -> npt.NDArray[np.void]:
-        """The fills in time order, one structured record each, shape (n,).
+        """The records in time order, one structured record each, shape (n,).
 
-        tick (index into the ticks without repeated prices), ts_ms, position_side 'long' | 'short',
-        kind, price, qty (signed), pos_size (signed), pos_price, liq_price, pnl, fee (negative =
-        paid), balance, closest_liq, and for ``compat`` apparent_balance, reentry_price (NaN when
+        tick (index into the ticks; for ``compat`` into the ticks without repeated prices), ts_ms,
+        position_side 'long' | 'short' (before it, of the new position when flat), kind, price, qty
+        (signed), pos_size (signed, after it), pos_price, liq_price, pnl, fee (negative = paid),
+        balance (wallet after it), closest_liq (least relative distance of a print to the
+        liquidation price since the last record). Kinds are 'entry', 'reentry', 'close',
+        'stop_loss_liq_diff', 'stop_loss_pos_price_diff' and, from ``exact``, 'funding' (qty 0, its
+        amount in pnl) and 'liquidation'. ``compat`` adds apparent_balance, reentry_price (NaN when
         flat), closest_long_liq, closest_short_liq, pnl_plus_fees_cumsum. Money in settle currency.
         """
         raw = self.raw_fills
@@ -104,25 +112,40 @@ class BacktestResult:
 
     @cached_property
     def equity(self) -> npt.NDArray[np.void]:
-        """Wallet and equity after each fill: ts_ms, wallet, equity, shape (n,).
+        """Wallet and equity over time: ts_ms, wallet, equity, shape (n,).
 
-        Equity = wallet + open pnl at the fill's price.
+        Equity = wallet + open pnl at the last price. ``exact``: at the start, every record, every
+        whole UTC hour and the end; ``compat``: after each fill.
         """
+        if self.raw_equity is not None:
+            return self.raw_equity
         return equity_at_fills(self.raw_fills, inverse=bool(self.settings["inverse"]))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
         """The figures of the run, named and defined in ``report/metrics.py``."""
-        return {
-            "engine": self.engine,
-            "outcome": self.outcome,
-            **compat_summary(
+        about: dict[str, Any] = {"engine": self.engine, "outcome": self.outcome}
+        balance = float(self.settings["starting_balance"])
+        if self.engine == "compat":
+            return about | compat_summary(
                 self.raw_fills,
-                starting_balance=float(self.settings["starting_balance"]),
+                starting_balance=balance,
                 start_ms=self.start_ms,
                 end_ms=self.end_ms,
-            ),
-        }
+            )
+        figures = exact_summary(
+            self.raw_fills,
+            self.equity,
+            starting_balance=balance,
+            start_ms=self.start_ms,
+            # A run that broke off lasted as long as it did.
+            end_ms=int(self.equity["ts_ms"][-1]),
+            inverse=bool(self.settings["inverse"]),
+            leverage=float(self.settings["leverage"]),
+            worst_open_loss=self.worst_open_loss,
+            closest_liq=self.closest_liq,
+        )
+        return about | figures | {"assumptions": list(self.assumptions)}
 
     def save(self, folder: Path | str, *, ticks: Ticks, config: Config, market: Market) -> None:
         """Write the result folder, whole or not at all: summary, fills, equity, config, market.
@@ -146,6 +169,9 @@ class BacktestResult:
             "starting_balance": self.settings["starting_balance"],
             "latency_ms": self.settings["latency_simulation_ms"],
         }
+        for name in ("cancel_latency_ms", "fill", "queue_share", "n_fundings"):
+            if name in self.settings:
+                about[name] = self.settings[name]
         summary = {"about": about, "summary": self.summary}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
         contents: tuple[bytes | str, ...] = (
@@ -179,11 +205,13 @@ def backtest(
     market: Market,
     *,
     starting_balance: float,
-    engine: str = "compat",
+    engine: str = "exact",
     method: str = "auto",
-    latency_ms: float = COMPAT_LATENCY_MS,
+    latency_ms: float | None = None,
+    cancel_latency_ms: float | None = None,
     fill: str = "cross",
-    funding: None = None,
+    queue_share: float = 0.0,
+    funding: FundingSource | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against a config.
@@ -195,9 +223,16 @@ def backtest(
     engine, method : str
         One of ENGINES and METHODS; 'auto' takes the fastest method that gives the same fills.
     latency_ms : float
-        ``compat``: the least time between two fills; nearer ones are forgotten.
-    fill, funding
-        For engines with a choice: ``compat`` has one fill rule and knows no funding.
+        ``exact``: how long a message takes to the venue (default 100). ``compat``: the least time
+        between two fills; nearer ones are forgotten (default 1000).
+    cancel_latency_ms : float
+        ``exact``: how long a cancel takes, when it is not ``latency_ms``.
+    fill : str
+        ``exact``: 'cross', a resting order fills when a print goes through its price; 'touch', at
+        its price too; 'volume', as much as the print brings, and of a print at its price the
+        ``queue_share`` (in [0, 1]). ``compat`` has one rule, 'cross'.
+    funding
+        What `load_funding` takes; ``exact`` only. Without it no funding is paid.
     progress : callable
         Called with the number of ticks done, every ten million or more often.
 
@@ -206,69 +241,72 @@ def backtest(
     ConfigError
         If a setting cannot be used.
     DataError
-        If the ticks hold fewer than two different prices.
+        If the ticks cannot: none at all, for ``compat`` fewer than two different prices, a price
+        beyond 1e11 steps, 'volume' without quantities.
     """
-    settings = {
-        **config.to_flat(),
-        **asdict(market),
-        "starting_balance": starting_balance,
-        "latency_simulation_ms": latency_ms,
-    }
-    return backtest_flat(
-        ticks, settings, engine=engine, method=method, fill=fill, funding=funding, progress=progress
+    latency_ms = _latency(engine, latency_ms)
+    if engine == "compat":
+        _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
+        flat = {
+            **config.to_flat(),
+            **asdict(market),
+            "starting_balance": starting_balance,
+            "latency_simulation_ms": latency_ms,
+        }
+        return _run_compat(ticks, flat, method, progress)
+    run = ExactRun(
+        config=config,
+        market=market,
+        starting_balance=starting_balance,
+        latency_ms=latency_ms,
+        cancel_latency_ms=latency_ms if cancel_latency_ms is None else cancel_latency_ms,
+        fill=fill,
+        queue_share=queue_share,
     )
+    return _run_exact(ticks, run, method, funding, progress)
 
 
 def backtest_flat(
     ticks: Ticks,
     settings: Mapping[str, Any],
     *,
-    engine: str = "compat",
+    engine: str = "exact",
     method: str = "auto",
     fill: str = "cross",
-    funding: None = None,
+    queue_share: float = 0.0,
+    funding: FundingSource | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against one flat dict of strategy, market and account numbers.
 
     The form of an optimizer candidate: strategy parameters by the original's names (``ema_span``,
     ``ema_spread``, ``do_long``, ``do_shrt`` beside the others), the market's numbers,
-    ``starting_balance``, and ``latency_simulation_ms`` (default 1000). Other keys are ignored.
-    ``compat`` checks types and finiteness only: old files break the ranges of today's configs and
-    must still run.
+    ``starting_balance``, ``latency_simulation_ms`` and, if cancels take another time,
+    ``cancel_latency_ms``. May be left out: the latency (as in `backtest`), n_entry_orders (8),
+    market_stop_loss (false), cross_mode, do_long and do_shrt (true), and what has a default in a
+    config or a market file. Other keys are ignored. ``exact`` wants values within the ranges of a
+    config; ``compat`` checks types and finiteness only: old files break the ranges and must still
+    run. The other parameters are those of `backtest`.
 
     Raises
     ------
     ConfigError
         Naming every setting that is missing or unusable.
     DataError
-        If the ticks hold fewer than two different prices.
+        As in `backtest`.
     """
+    _latency(engine, None)
+    settings = with_defaults(settings, engine)
+    if engine == "compat":
+        _refuse_for_compat(fill, queue_share, None, funding)
+        return _run_compat(ticks, settings, method, progress)
+    run = exact_from_flat(settings, fill=fill, queue_share=queue_share)
+    return _run_exact(ticks, run, method, funding, progress)
+
+
+def _latency(engine: str, latency_ms: float | None) -> float:
     _choose("engine", engine, ENGINES)
-    _choose("method", method, METHODS)
-    _choose("fill", fill, ("cross",))
-    if funding is not None:
-        raise ConfigError([Problem("funding", type(funding).__name__, "must be left out: none")])
-    settings = _DEFAULTS | dict(settings)
-    record = _compat_record(settings)
-    try:
-        fills, liquidated, n_ticks = compat.run(
-            ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
-        )
-    except ValueError as e:
-        raise DataError(str(e), ", ".join(ticks.report.sources) or None) from e
-    outcome = "end"
-    if liquidated:
-        outcome = "long_liquidation" if fills["pos_size"][-1] > 0.0 else "shrt_liquidation"
-    return BacktestResult(
-        engine=engine,
-        outcome=outcome,
-        settings=settings,
-        n_ticks=n_ticks,
-        start_ms=int(ticks.ts_ms[0]),
-        end_ms=int(ticks.ts_ms[-1]),
-        raw_fills=fills,
-    )
+    return DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -277,35 +315,134 @@ def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ConfigError([Problem(name, value, f"must be {wanted}")])
 
 
-def _compat_record(settings: Mapping[str, Any]) -> npt.NDArray[np.void]:
-    out = np.zeros(1, compat.COMPAT_DTYPE)
-    problems = []
-    for name in compat.COMPAT_DTYPE.names or ():
-        flat = _FLAT_NAMES.get(name, name)
-        value = settings.get(flat)
-        wanted = _unusable(name, value)
-        if wanted:
-            problems.append(Problem(flat, value, wanted))
-        else:
-            out[name] = value
-    if problems:
-        raise ConfigError(problems)
-    return out
+def _run_exact(
+    ticks: Ticks,
+    run: ExactRun,
+    method: str,
+    funding: FundingSource | None,
+    progress: Callable[[int], object] | None,
+) -> BacktestResult:
+    _choose("method", method, METHODS)
+    series = np.zeros(0, FUNDING_DTYPE) if funding is None else load_funding(funding)
+    if run.config.indicator_settings.funding_fee_collect_mode and not len(series):
+        remedy = "give --funding FILE, or switch it off"
+        message = "goes by the settled rates, and there is no funding series"
+        raise ConfigError([Problem("funding_fee_collect_mode", True, message, remedy)])
+    _check_ticks(ticks, run)
+    fills, equity, ended, n_played, worst_open_loss, closest_liq = exact.run(
+        ticks.price,
+        ticks.qty,
+        ticks.ts_ms,
+        ticks.buyer_maker,
+        run.record(),
+        run.market.tier_records(),
+        series,
+        progress=progress,
+    )
+    outcome = "end"
+    if ended == exact.Outcome.LIQUIDATION:
+        outcome = _liquidation(fills["position_side"][-1])
+    return BacktestResult(
+        engine="exact",
+        outcome=outcome,
+        settings={
+            **run.config.to_flat(),
+            **asdict(run.market),
+            "starting_balance": run.starting_balance,
+            "latency_simulation_ms": run.latency_ms,
+            "cancel_latency_ms": run.cancel_latency_ms,
+            "fill": run.fill,
+            "queue_share": run.queue_share,
+            "n_fundings": len(series),
+        },
+        n_ticks=n_played,
+        start_ms=int(ticks.ts_ms[0]),
+        end_ms=int(ticks.ts_ms[-1]),
+        raw_fills=fills,
+        raw_equity=equity,
+        assumptions=_assumptions(run, series),
+        worst_open_loss=worst_open_loss,
+        closest_liq=closest_liq,
+    )
 
 
-def _unusable(name: str, value: object) -> str:
-    if value is None:
-        return "is missing"
-    if name in _SWITCHES:
-        # Optimizer candidates carry switches as numbers, 1 or 0.
-        known = is_number(value) or isinstance(value, bool | np.bool_)
-        return "" if known and value in (0, 1) else "must be true or false"
-    if not is_number(value):
-        return "must be a finite number"
-    if name in _DIVISORS and not value > 0:
-        return "must be > 0"
-    if name in _COUNTS_AND_LEASTS and value < 0:
-        return "must be >= 0"
-    if name == "n_close_orders" and value > compat.MAX_CLOSE_ORDERS:
-        return f"must be <= {compat.MAX_CLOSE_ORDERS}"
-    return ""
+def _check_ticks(ticks: Ticks, run: ExactRun) -> None:
+    where = ", ".join(ticks.report.sources) or None
+    if not len(ticks):
+        raise DataError("there are no ticks to replay", where)
+    if int(ticks.ts_ms[0]) < 0:
+        raise DataError(f"times must not be before 1970, the first is {ticks.ts_ms[0]}", where)
+    highest = float(ticks.price.max())
+    if highest > MAX_STEPS * run.market.price_step:
+        raise DataError(
+            f"price {highest:g} is more than 1e11 price steps of {run.market.price_step:g}: "
+            "the market file is for another symbol",
+            where,
+        )
+    if run.fill == "volume" and not ticks.qty.any():
+        raise DataError("fill 'volume' needs quantities, and every one is 0", where)
+
+
+def _assumptions(run: ExactRun, funding: npt.NDArray[np.void]) -> tuple[str, ...]:
+    """Say in words what a venue would not have left open."""
+    config, market = run.config, run.market
+    out = []
+    if not market.tiers:
+        rate = DEFAULT_MAINTENANCE_RATE[market.inverse]
+        out.append(f"maintenance margin {rate:.1%} of the notional (the market file has no tiers)")
+    if not market.liquidation_fee:
+        out.append("no liquidation fee (the market file has none)")
+    if not len(funding):
+        out.append("no funding (no series given)")
+    if config.venue_leverage > market.max_leverage:
+        out.append(
+            f"leverage {config.venue_leverage} (the venue allows {market.max_leverage:g} at most)"
+        )
+    return tuple(out)
+
+
+def _liquidation(position_side: int) -> str:
+    return "long_liquidation" if position_side > 0 else "shrt_liquidation"
+
+
+def _refuse_for_compat(
+    fill: str,
+    queue_share: float,
+    cancel_latency_ms: float | None,
+    funding: FundingSource | None,
+) -> None:
+    """compat has one fill rule and knows neither funding nor messages."""
+    _choose("fill", fill, ("cross",))
+    for name, value, none in (
+        ("queue_share", queue_share, 0.0),
+        ("cancel_latency_ms", cancel_latency_ms, None),
+        ("funding", funding, None),
+    ):
+        if value is not none and value != none:
+            message = "is for the exact engine: leave it out"
+            raise ConfigError([Problem(name, type(value).__name__, message)])
+
+
+def _run_compat(
+    ticks: Ticks,
+    settings: Mapping[str, Any],
+    method: str,
+    progress: Callable[[int], object] | None,
+) -> BacktestResult:
+    _choose("method", method, METHODS)
+    record = compat_record(settings)
+    try:
+        fills, liquidated, n_ticks = compat.run(
+            ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
+        )
+    except ValueError as e:
+        raise DataError(str(e), ", ".join(ticks.report.sources) or None) from e
+    return BacktestResult(
+        engine="compat",
+        outcome=_liquidation(fills["pos_size"][-1]) if liquidated else "end",
+        settings=settings,
+        n_ticks=n_ticks,
+        start_ms=int(ticks.ts_ms[0]),
+        end_ms=int(ticks.ts_ms[-1]),
+        raw_fills=fills,
+    )

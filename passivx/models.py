@@ -118,7 +118,8 @@ class Market:
 
     ``price_step``, ``min_cost`` (least notional) and linear notionals are in quote currency;
     ``qty_step`` and ``min_qty`` in base units (linear) or contracts of 1 quote unit (inverse);
-    fees are rates, a negative one is a rebate. ``tiers`` may be empty: then one tier with
+    fees are rates, a negative one is a rebate; ``liquidation_fee`` comes on top of the taker fee
+    when a position is liquidated. ``tiers`` may be empty: then one tier with
     DEFAULT_MAINTENANCE_RATE is assumed.
 
     Raises
@@ -135,6 +136,7 @@ class Market:
     taker_fee: _Fee
     max_leverage: Annotated[float, Number("[1, inf)")]
     inverse: Flag
+    liquidation_fee: Annotated[float, Number("[0, 1)")] = 0.0
     contract_size: Annotated[float, Number("[1, 1]")] = 1.0
     tiers: Annotated[tuple[Tier, ...], AfterValidator(_rising)] = ()
 

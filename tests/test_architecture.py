@@ -20,7 +20,7 @@ LAYERS = [
     {"files", "documents"},
     {"models"},
     {"config"},
-    {"workspace", "planner", "venue"},
+    {"candidates", "workspace", "planner", "venue"},
     {"data"},
     {"report"},
     {"backtesting"},

@@ -57,6 +57,10 @@ def make_ticks(*prints: tuple[float, int]) -> Ticks:
     )
 
 
+def compat_flat(ticks: Ticks, settings: dict[str, object], **how: object) -> BacktestResult:
+    return backtest_flat(ticks, settings, **{"engine": "compat", **how})
+
+
 # Bid 100, ask 101; a seller at 99 fills the buy at 100: 1 = 1000 / 100 * 10 %. The re-entry lies at
 # 100 * (1 - 0.1) = 90, a multiple of the coarse step up(100 * 0.1 / 4) = 3; 89 fills it with
 # 1 * 1.0. The average is 95; 5 % above it, 99.75 -> 100, lies below the ask of 101, so the close
@@ -90,7 +94,7 @@ def test_golden_runs_through_the_public_api(shared, real_data, index):
 
 
 def test_a_round_trip_by_hand():
-    result = backtest_flat(make_ticks(*ROUND_TRIP), SETTINGS)
+    result = compat_flat(make_ticks(*ROUND_TRIP), SETTINGS)
     assert [(r["tick"], r["kind"], r["price"], r["qty"]) for r in result.to_records()] == [
         (2, "entry", 100.0, 1.0),
         (3, "reentry", 90.0, 1.0),
@@ -112,7 +116,7 @@ def test_a_round_trip_by_hand():
 
 
 def test_equity_counts_the_open_position_at_the_fill_price():
-    equity = backtest_flat(make_ticks(*ROUND_TRIP), SETTINGS).equity
+    equity = compat_flat(make_ticks(*ROUND_TRIP), SETTINGS).equity
     assert equity["ts_ms"].tolist() == [120_000, 180_000, 300_000]
     # After the re-entry 2 are held at 95, and the price is 90.
     assert equity["equity"][1] == pytest.approx(equity["wallet"][1] - 2 * 5)
@@ -120,7 +124,7 @@ def test_equity_counts_the_open_position_at_the_fill_price():
 
 
 def test_fills_and_records_say_the_same_in_words():
-    result = backtest_flat(make_ticks(*ROUND_TRIP), SETTINGS)
+    result = compat_flat(make_ticks(*ROUND_TRIP), SETTINGS)
     assert result.fills["kind"].tolist() == ["entry", "reentry", "close"]
     assert set(result.fills["position_side"]) == {"long"}
     assert list(result.to_records()[0]) == list(result.fills.dtype.names)
@@ -128,7 +132,7 @@ def test_fills_and_records_say_the_same_in_words():
 
 
 def test_a_run_without_fills_has_defined_figures():
-    result = backtest_flat(make_ticks((100.0, 0), (101.0, 0)), SETTINGS)
+    result = compat_flat(make_ticks((100.0, 0), (101.0, 0)), SETTINGS)
     assert result.to_records() == []
     assert len(result.equity) == 0
     assert result.summary["gain"] == 1.0
@@ -139,13 +143,13 @@ def test_a_run_without_fills_has_defined_figures():
 def test_switches_may_be_numbers_and_latency_has_the_originals_default():
     settings = SETTINGS | {"do_long": 1, "do_shrt": 0.0, "inverse": np.False_}
     del settings["latency_simulation_ms"]
-    result = backtest_flat(make_ticks(*ROUND_TRIP), settings)
+    result = compat_flat(make_ticks(*ROUND_TRIP), settings)
     assert len(result.fills) == 3
 
 
 def test_out_of_range_settings_still_run_in_compat():
     odd = SETTINGS | {"min_markup": 0.05, "max_markup": 0.01, "entry_qty_pct": -0.1}
-    assert isinstance(backtest_flat(make_ticks(*ROUND_TRIP), odd), BacktestResult)
+    assert isinstance(compat_flat(make_ticks(*ROUND_TRIP), odd), BacktestResult)
 
 
 def test_every_unusable_setting_is_named_at_once():
@@ -162,7 +166,7 @@ def test_every_unusable_setting_is_named_at_once():
     }
     del bad["maker_fee"]
     with pytest.raises(ConfigError) as caught:
-        backtest_flat(make_ticks(*ROUND_TRIP), bad)
+        compat_flat(make_ticks(*ROUND_TRIP), bad)
     assert {problem.field for problem in caught.value.problems} == {
         "leverage", "price_step", "grid_spacing", "ddown_factor", "do_long", "min_markup",
         "n_close_orders", "min_qty", "maker_fee", "starting_balance",
@@ -170,7 +174,7 @@ def test_every_unusable_setting_is_named_at_once():
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize(("name", "value"), [("engine", "exact"), ("method", "skip")])
+@pytest.mark.parametrize(("name", "value"), [("engine", "turbo"), ("method", "skip")])
 def test_what_is_not_built_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=value):
         backtest_flat(make_ticks(*ROUND_TRIP), SETTINGS, **{name: value})
@@ -178,7 +182,7 @@ def test_what_is_not_built_is_refused_by_name(name, value):
 
 def test_ticks_of_one_price_are_refused():
     with pytest.raises(DataError, match="different price"):
-        backtest_flat(make_ticks((100.0, 0), (100.0, 1)), SETTINGS)
+        compat_flat(make_ticks((100.0, 0), (100.0, 1)), SETTINGS)
 
 
 @pytest.fixture
@@ -204,8 +208,10 @@ def config() -> passivx.Config:
 def test_a_config_and_a_market_give_what_the_flat_settings_give(config):
     ticks = make_ticks(*ROUND_TRIP)
     market = Market.from_flat(SETTINGS)
-    one = passivx.backtest(ticks, config, market, starting_balance=1000.0, latency_ms=0)
-    assert one.raw_fills.tobytes() == backtest_flat(ticks, SETTINGS).raw_fills.tobytes()
+    one = passivx.backtest(
+        ticks, config, market, starting_balance=1000.0, latency_ms=0, engine="compat"
+    )
+    assert one.raw_fills.tobytes() == compat_flat(ticks, SETTINGS).raw_fills.tobytes()
 
 
 def test_result_folder_is_whole_replaces_only_results_and_reads_back(config, tmp_path):
@@ -239,7 +245,7 @@ def test_result_folder_is_whole_replaces_only_results_and_reads_back(config, tmp
 def test_a_flat_run_saves_the_settings_it_ran_with(config, tmp_path):
     settings = {k: v for k, v in SETTINGS.items() if k != "latency_simulation_ms"}
     ticks = make_ticks(*ROUND_TRIP)
-    result = backtest_flat(ticks, settings)
+    result = compat_flat(ticks, settings)
     result.save(str(tmp_path / "r"), ticks=ticks, config=config, market=Market.from_flat(SETTINGS))
     about = json.loads((tmp_path / "r" / "summary.json").read_text())["about"]
     assert about["latency_ms"] == 1000.0
@@ -247,10 +253,10 @@ def test_a_flat_run_saves_the_settings_it_ran_with(config, tmp_path):
 
 def test_the_fill_rule_of_compat_is_its_own():
     ticks = make_ticks(*ROUND_TRIP)
-    assert len(backtest_flat(ticks, SETTINGS, fill="cross", funding=None).fills) == 3
+    assert len(compat_flat(ticks, SETTINGS, fill="cross", funding=None).fills) == 3
     for wrong in ({"fill": "touch"}, {"funding": [(0, 0.0001)]}):
         with pytest.raises(ConfigError):
-            backtest_flat(ticks, SETTINGS, **wrong)
+            compat_flat(ticks, SETTINGS, **wrong)
 
 
 def test_infinite_daily_gain_is_reported_as_such():
@@ -259,4 +265,4 @@ def test_infinite_daily_gain_is_reported_as_such():
         price=ticks.price, qty=ticks.qty, ts_ms=range(6), buyer_maker=ticks.buyer_maker
     )
     # 1.2 % in 5 ms overflows any number of days' power.
-    assert backtest_flat(quick, SETTINGS).summary["average_daily_gain"] == math.inf
+    assert compat_flat(quick, SETTINGS).summary["average_daily_gain"] == math.inf

@@ -8,17 +8,16 @@ the order that docs/backtest.md gives (*One millisecond*), and everything that h
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport INFINITY, ceil, fabs, isfinite, nextafter
+from libc.math cimport INFINITY, ceil, fabs, nextafter
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
 from passivx._core.ema cimport ema_step
 from passivx._core.flow cimport (
-    MAX_OUTBOX, Flow, FlowRules, Message, What, flow_account, flow_arrived, flow_filled,
-    flow_free, flow_gone, flow_placed, flow_plan, flow_print, flow_refused, flow_release,
-    flow_requote, flow_start, stop_trigger,
+    Flow, FlowRules, Message, What, flow_account, flow_arrived, flow_filled, flow_free, flow_gone,
+    flow_placed, flow_plan, flow_print, flow_refused, flow_release, flow_requote, flow_start,
+    stop_trigger,
 )
-from passivx._core.formulas cimport MAX_STEPS
 from passivx._core.matching cimport (
     Answer, Execution, Print, Resting, Touch, Venue, book_print, book_start, cancel, drop_useless,
     fill_trigger, next_fill, open_pnl, place, print_of, settle_funding, touch_of,

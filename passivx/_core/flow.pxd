@@ -69,7 +69,7 @@ cdef struct Flow:
     int64_t beyond             # a stop level was reached by the last price of the last plan
     Order[MAX_ORDERS] ideal    # scratch of flow_plan
     uint8_t[MAX_ORDERS] taken
-    Message[MAX_OUTBOX] outbox # for the driver to send, in this order, and to clear
+    Message[MAX_OUTBOX] outbox     # for the driver to send, in this order, and to clear
     int n_outbox
     bint out_of_memory
 

@@ -3,6 +3,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 FLOW_RULES_DTYPE: np.dtype[np.void]
 MESSAGE_DTYPE: np.dtype[np.void]
@@ -21,6 +22,7 @@ class What(IntEnum):
     PLACE_AT_MARKET = 2
     CANCEL = 3
 
+@disjoint_base
 class OrderFlow:
     def __init__(
         self,

@@ -16,7 +16,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memmove, memset
 from passivx._core.formulas cimport grid_near, near_to
 from passivx._core.grid cimport (
-    MAX_ORDERS, budget, create, max_position, plan, stop_levels, stop_reached,
+    budget, create, max_position, plan, stop_levels, stop_reached,
 )
 from passivx._core.types cimport Kind, Market, Order, Strategy, View
 
@@ -364,7 +364,6 @@ cdef void plan_and_send(Flow* flow, bint requote) noexcept nogil:
     cdef View* v = &flow.view
     cdef Queue* queue
     cdef Live* order
-    cdef Order sent
     cdef int i, n, row
     cdef int guess = 0
     cdef int nearest = -1

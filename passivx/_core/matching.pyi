@@ -3,6 +3,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 EXECUTION_DTYPE: np.dtype[np.void]
 RESTING_DTYPE: np.dtype[np.void]
@@ -16,6 +17,7 @@ class FillMode(IntEnum):
 # execution, account after it, ids the venue cancelled because of it
 _Happened = tuple[np.void, np.void, list[int]]
 
+@disjoint_base
 class PaperVenue:
     def __init__(
         self,

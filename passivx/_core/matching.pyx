@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 from passivx._core.formulas cimport (
-    average_entry, ceil_to, cost, floor_steps, floor_to, grid_near, grid_value, liquidation_price,
+    average_entry, ceil_to, cost, floor_steps, grid_near, grid_value, liquidation_price,
     near_to, pnl,
 )
 from passivx._core.types cimport Market, Tier

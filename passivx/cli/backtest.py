@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
-from passivx.backtesting import COMPAT_LATENCY_MS, ENGINES, METHODS, backtest, check_result_folder
+from passivx.backtesting import (
+    ENGINES,
+    FILLS,
+    METHODS,
+    BacktestResult,
+    backtest,
+    check_result_folder,
+)
 from passivx.cli.options import (
     balance_option,
     balance_or_default,
@@ -16,11 +24,14 @@ from passivx.cli.options import (
     workspace_option,
 )
 from passivx.cli.output import console, note, print_json, working
-from passivx.config import load_config
-from passivx.data.ticks import load_ticks
-from passivx.models import load_market
+from passivx.config import Config, load_config
+from passivx.data.ticks import Ticks, load_ticks
+from passivx.models import Market, load_market
+from passivx.report.compare import as_dicts, causes_of_difference, causes_table
 from passivx.report.render import sparkline, summary_table
 from passivx.workspace import resolve_config, resolve_market
+
+_BOTH = "both"
 
 
 @click.command()
@@ -37,18 +48,52 @@ from passivx.workspace import resolve_config, resolve_market
 @market_option
 @click.option(
     "--engine",
-    type=click.Choice(ENGINES),
-    help="compat (the default for now): the original Passiv-X backtester, fill for fill. Asked for "
-    "by name, it also runs old configs whose values are out of today's ranges.",
+    type=click.Choice((*ENGINES, _BOTH)),
+    default="exact",
+    show_default=True,
+    help="exact: the bot itself at a venue with latency. compat: the original Passiv-X backtester, "
+    "fill for fill; it flatters, and also runs old configs whose values are out of today's "
+    "ranges. both: side by side, with the causes of the difference.",
 )
-@click.option("--method", type=click.Choice(METHODS), default="auto", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="auto",
+    show_default=True,
+    help="scan: look at every trade. auto: the fastest way to the same fills.",
+)
 @balance_option
+@click.option(
+    "--fill",
+    type=click.Choice(FILLS),
+    default="cross",
+    show_default=True,
+    help="exact: an order fills when a trade goes through its price; at its price too (touch); or "
+    "only as much as the trades bring (volume).",
+)
+@click.option(
+    "--queue-share",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.0,
+    show_default=True,
+    help="--fill volume: the share of a trade at an order's price that is yours.",
+)
 @click.option(
     "--latency-ms",
     type=click.FloatRange(min=0.0),
-    default=COMPAT_LATENCY_MS,
-    show_default=True,
-    help="compat: least time between two fills.",
+    help="exact: how long an order or a cancel takes to the venue (default 100). compat: the least "
+    "time between two fills (default 1000).",
+)
+@click.option(
+    "--cancel-latency-ms",
+    type=click.FloatRange(min=0.0),
+    help="exact: how long a cancel takes, when it is not --latency-ms.",
+)
+@click.option(
+    "--funding",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="exact: settled funding rates, csv (ts_ms,rate) or JSON; the venues' own names are known.",
 )
 @click.option("--start", metavar="DATE", help="First UTC day (YYYY-MM-DD) or instant.")
 @click.option(
@@ -66,15 +111,14 @@ def command(
     config: str,
     ticks_paths: tuple[Path, ...],
     market_path: Path,
-    engine: str | None,
-    method: str,
+    engine: str,
     balance: float | None,
-    latency_ms: float,
     start: str | None,
     end: str | None,
     out: Path | None,
     workspace: Path,
     as_json: bool,
+    **how: Any,
 ) -> None:
     """Replay trades against CONFIG and print what came of it.
 
@@ -86,41 +130,90 @@ def command(
         --market markets/binance_BTCUSDT.json --out result
     """
     settings = load_config(resolve_config(config, workspace), compat=engine == "compat")
-    engine = engine or ENGINES[0]
     market = load_market(resolve_market(market_path, workspace))
     for warning in settings.warnings:
         note(f"warning: {warning}")
-    if out is not None:
-        check_result_folder(out)
+    engines = ("compat", "exact") if engine == _BOTH else (engine,)
+    folders = {name: out / name if engine == _BOTH else out for name in engines} if out else {}
+    for folder in folders.values():
+        check_result_folder(folder)
     with working("Reading ticks"):
         ticks = load_ticks(list(ticks_paths), start=start, end=end)
     for line in ticks.report.lines():
         note(f"ticks: {line}")
     wallet = balance_or_default(balance, market, float(ticks.price[0]))
-    with working(f"Replaying {len(ticks):,} ticks", total=len(ticks)) as progress:
-        result = backtest(
+    results = {
+        name: _run(name, ticks, settings, market, wallet, how, alone=engine != _BOTH)
+        for name in engines
+    }
+    for name, folder in folders.items():
+        results[name].save(folder, ticks=ticks, config=settings, market=market)
+        note(f"result written to {folder}")
+    _print(results, ticks, settings, market, as_json=as_json)
+
+
+def _run(
+    engine: str,
+    ticks: Ticks,
+    config: Config,
+    market: Market,
+    balance: float,
+    how: dict[str, Any],
+    *,
+    alone: bool,
+) -> BacktestResult:
+    if engine == "compat" and not alone:
+        # Beside exact it runs by its own rules: the choices are exact's.
+        how = {"method": how["method"]}
+    with working(f"Replaying {len(ticks):,} ticks ({engine})", total=len(ticks)) as progress:
+        return backtest(
             ticks,
-            settings,
+            config,
             market,
-            starting_balance=wallet,
+            starting_balance=balance,
             engine=engine,
-            method=method,
-            latency_ms=latency_ms,
             progress=progress,
+            **how,
         )
-    if out is not None:
-        result.save(out, ticks=ticks, config=settings, market=market)
-        note(f"result written to {out}")
+
+
+def _print(
+    results: dict[str, BacktestResult],
+    ticks: Ticks,
+    config: Config,
+    market: Market,
+    *,
+    as_json: bool,
+) -> None:
+    summaries = {name: result.summary for name, result in results.items()}
+    causes = []
+    if len(results) > 1:
+        causes = causes_of_difference(
+            results["compat"].raw_fills,
+            results["exact"].raw_fills,
+            starting_balance=summaries["exact"]["starting_balance"],
+            last_price=float(ticks.price[-1]),
+            inverse=market.inverse,
+        )
     if as_json:
-        print_json(result.summary)
+        (summary,) = summaries.values() if len(summaries) == 1 else (summaries,)
+        print_json(summary | ({"differences": as_dicts(causes)} if causes else {}))
         return
     screen = console()
-    title = f"{settings.config_name} · {settings.symbol} · {engine} · {settle_currency(market)}"
-    screen.print(f"[bold]{title}[/]")
-    screen.print(summary_table({"": result.summary}))
+    title = f"{config.config_name} · {config.symbol} · {' beside '.join(results)}"
+    screen.print(f"[bold]{title} · {settle_currency(market)}[/]")
+    screen.print(summary_table(summaries))
     screen.print(f"price  {sparkline(ticks.price)}")
-    if len(result.equity):
-        screen.print(f"equity {sparkline(result.equity['equity'])}  (at each fill)")
-    note("compat is the original's backtester: it flatters, the README says how")
-    if result.outcome != "end":
-        note(f"{result.outcome.replace('_', ' ')}: the original would have thrown this run away")
+    for name, result in results.items():
+        if len(result.equity):
+            which = f" {name}" if len(results) > 1 else ""
+            screen.print(f"equity {sparkline(result.equity['equity'])}{which}")
+        for assumption in result.assumptions:
+            note(f"assumed: {assumption}")
+    if causes:
+        screen.print(causes_table(causes))
+    if "compat" in results:
+        note("compat is the original's backtester: it flatters, the README says how")
+        if results["compat"].outcome != "end":
+            ended = results["compat"].outcome.replace("_", " ")
+            note(f"{ended} in compat: the original would have thrown this run away")

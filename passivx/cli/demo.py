@@ -79,7 +79,6 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
     for picture in pictures:
         screen.print(picture)
     screen.print(SYNTHETIC)
-    screen.print("The engine is compat, the original's backtester: it flatters (see the README).")
     note(f"results written to {out}")
 
 

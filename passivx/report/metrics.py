@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from passivx._core.types import Kind
+from passivx._core.types import EQUITY_DTYPE, Kind
 
-__all__ = ["EQUITY_DTYPE", "LARGEST", "compat_summary", "equity_at_fills", "exact_summary"]
-
-EQUITY_DTYPE = np.dtype([("ts_ms", "<i8"), ("wallet", "<f8"), ("equity", "<f8")])
+__all__ = ["LARGEST", "compat_summary", "equity_at_fills", "exact_summary", "open_pnl_at"]
 
 MS_PER_HOUR = 3_600_000.0
 MS_PER_DAY = 24 * MS_PER_HOUR
@@ -26,23 +24,32 @@ LARGEST = 1e6
 _NOISE = 1e-12
 
 
+def open_pnl_at(
+    fills: npt.NDArray[np.void], price: npt.NDArray[np.float64], *, inverse: bool
+) -> npt.NDArray[np.float64]:
+    """Return the open pnl after each fill at ``price``, both of shape (n,).
+
+    size × (price − entry) linear, size × (1/entry − 1/price) inverse; 0 when flat.
+    """
+    size, entry = fills["pos_size"], fills["pos_price"]
+    out = np.zeros(len(fills))
+    held = size != 0.0
+    if inverse:
+        out[held] = size[held] * (1.0 / entry[held] - 1.0 / price[held])
+    else:
+        out[held] = size[held] * (price[held] - entry[held])
+    return out
+
+
 def equity_at_fills(fills: npt.NDArray[np.void], *, inverse: bool) -> npt.NDArray[np.void]:
     """Return wallet and equity after each fill, EQUITY_DTYPE, shape (n,).
 
-    Equity = wallet + size × (price − entry) linear, wallet + size × (1/entry − 1/price) inverse,
-    at the fill's own price.
+    Equity = wallet + open pnl at the fill's own price.
     """
     out = np.zeros(len(fills), EQUITY_DTYPE)
-    size, entry, price = fills["pos_size"], fills["pos_price"], fills["price"]
-    open_pnl = np.zeros(len(fills))
-    held = size != 0.0
-    if inverse:
-        open_pnl[held] = size[held] * (1.0 / entry[held] - 1.0 / price[held])
-    else:
-        open_pnl[held] = size[held] * (price[held] - entry[held])
     out["ts_ms"] = fills["ts_ms"]
     out["wallet"] = fills["balance"]
-    out["equity"] = fills["balance"] + open_pnl
+    out["equity"] = fills["balance"] + open_pnl_at(fills, fills["price"], inverse=inverse)
     return out
 
 

@@ -38,7 +38,7 @@ def test_json_is_one_object_and_nothing_else(run, config_file, market_file, tick
     args = ["backtest", config_file, "--ticks", tick_file, "--market", market_file, "--json"]
     done = run(*args, "--balance", "500", "--latency-ms", "0")
     assert done.code == 0, done.err
-    assert done.json["engine"] == "compat"
+    assert done.json["engine"] == "exact"
     assert done.json["starting_balance"] == 500.0
     assert done.json["n_trades"] > 0
     assert "default" not in done.err
@@ -84,7 +84,6 @@ BAD_TICKS = {
     "empty": b"",
     "header only": csv(),
     "one tick": csv("1,100,1,1700000000000,1"),
-    "one price": csv("1,100,1,1700000000000,1", "2,100,1,1700000000001,0"),
     "NaN price": csv("1,100,1,1700000000000,1", "2,nan,1,1700000000001,0"),
     "price 0": csv("1,100,1,1700000000000,1", "2,0,1,1700000000001,0"),
     "negative price": csv("1,100,1,1700000000000,1", "2,-5,1,1700000000001,0"),
@@ -94,6 +93,16 @@ BAD_TICKS = {
     "missing field": csv("1,100,1,1700000000000,1", "2,101,1,1700000000001"),
     "unknown columns": csv("1,2", header="a,b"),
 }
+
+
+def test_ticks_of_one_price_are_no_use_to_compat(run, config_file, market_file, tmp_path):
+    ticks = tmp_path / "bad.csv"
+    ticks.write_bytes(csv("1,100,1,1700000000000,1", "2,100,1,1700000000001,0"))
+    args = ["backtest", config_file, "--ticks", ticks, "--market", market_file]
+    done = run(*args, "--engine", "compat")
+    assert done.code == 1
+    assert "bad.csv" in done.err
+    assert run(*args).code == 0
 
 
 @pytest.mark.parametrize("name", BAD_TICKS)
@@ -163,7 +172,7 @@ def test_bad_market(run, config_file, market_file, tick_file, change, word):
 
 
 @pytest.mark.parametrize(
-    "extra", [["--balance", "0"], ["--balance", "nan"], ["--start", "soon"], ["--engine", "exact"]]
+    "extra", [["--balance", "0"], ["--balance", "nan"], ["--start", "soon"], ["--engine", "skip"]]
 )
 def test_bad_options(run, config_file, market_file, tick_file, extra):
     done = run("backtest", config_file, "--ticks", tick_file, "--market", market_file, *extra)

@@ -1,0 +1,259 @@
+"""Flat settings, the form of an optimizer candidate, turned into what the engines take.
+
+One dict holds strategy parameters by the original's names (``ema_span``, ``ema_spread``,
+``do_long``, ``do_shrt`` beside the others), the market's numbers, ``starting_balance`` and
+``latency_simulation_ms``. Other keys are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from passivx._core import compat
+from passivx._core.exact import EXACT_DTYPE
+from passivx._core.flow import FLOW_RULES_DTYPE
+from passivx._core.matching import FillMode
+from passivx.config import Config
+from passivx.documents import Number, is_number
+from passivx.errors import ConfigError, Problem
+from passivx.models import Market
+
+__all__ = [
+    "DEFAULT_LATENCY_MS",
+    "FILLS",
+    "ExactRun",
+    "compat_record",
+    "config_from_flat",
+    "exact_from_flat",
+    "with_defaults",
+]
+
+FILLS: Final = ("cross", "touch", "volume")
+# What `latency_simulation_ms` is when nobody says. compat, the least time between two fills: the
+# original's own default. exact, the way of an order to the venue: a pessimistic home connection.
+DEFAULT_LATENCY_MS: Final = {"compat": 1000.0, "exact": 100.0}
+
+_DEFAULTS: Final = {
+    "n_entry_orders": 8,
+    "market_stop_loss": False,
+    "cross_mode": True,
+    "do_long": True,
+    "do_shrt": True,
+}
+# What each field of the core's settings is called in a flat settings dict, where that differs.
+_FLAT_NAMES: Final = {"latency_ms": "latency_simulation_ms", "do_short": "do_shrt"}
+_SWITCHES: Final = frozenset({"inverse", "do_long", "do_short"})
+_DIVISORS: Final = frozenset(
+    {"price_step", "qty_step", "leverage", "max_leverage", "starting_balance", "ema_span"}
+)
+_COUNTS_AND_LEASTS: Final = frozenset({"n_close_orders", "min_qty", "min_cost", "latency_ms"})
+
+# Where a config keeps what flat settings keep beside the rest.
+_NESTED: Final = {
+    "ema_span": ("indicator_settings", "tick_ema", "span"),
+    "ema_spread": ("indicator_settings", "tick_ema", "spread"),
+    "do_long": ("indicator_settings", "do_long"),
+    "do_shrt": ("indicator_settings", "do_shrt"),
+    "funding_fee_collect_mode": ("indicator_settings", "funding_fee_collect_mode"),
+}
+_FLAGS: Final = frozenset(
+    {"cross_mode", "market_stop_loss", "do_long", "do_shrt", "funding_fee_collect_mode", "inverse"}
+)
+
+
+def with_defaults(settings: Mapping[str, Any], engine: str) -> dict[str, Any]:
+    """Return the settings with what may be left out filled in."""
+    latency = {"latency_simulation_ms": DEFAULT_LATENCY_MS[engine]}
+    return {**_DEFAULTS, **latency, **settings}
+
+
+# --- exact ------------------------------------------------------------------------------------
+
+# name -> usable range, and in words
+_RUN_NUMBERS: Final = {
+    "starting_balance": (Number("(0, 1e300]"), "finite and > 0"),
+    "latency_ms": (Number("[0, 86400000]"), "milliseconds in [0, 86400000]"),
+    "cancel_latency_ms": (Number("[0, 86400000]"), "milliseconds in [0, 86400000]"),
+    "queue_share": (Number("[0, 1]"), "in [0, 1]"),
+}
+
+
+def _run_problems(numbers: Mapping[str, Any], fill: str) -> list[Problem]:
+    problems = []
+    for name, (usable, text) in _RUN_NUMBERS.items():
+        value = numbers[name]
+        if value is None:
+            problems.append(Problem(name, None, "is missing"))
+        elif not (is_number(value) and value in usable):
+            problems.append(Problem(name, value, f"must be {text}"))
+    if fill not in FILLS:
+        problems.append(Problem("fill", fill, f"must be one of {', '.join(FILLS)}"))
+    return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactRun:
+    """One run of the exact engine besides ticks and funding: config, market, and how it fills.
+
+    ``starting_balance`` in settle currency; ``latency_ms`` until an order reaches the venue,
+    ``cancel_latency_ms`` until a cancel does; ``fill`` one of FILLS; ``queue_share`` in [0, 1], for
+    'volume': the share of a print at an order's price that is ours.
+
+    Raises
+    ------
+    ConfigError
+        Naming every number that is out of range.
+    """
+
+    config: Config
+    market: Market
+    starting_balance: float
+    latency_ms: float
+    cancel_latency_ms: float
+    fill: str
+    queue_share: float
+
+    def __post_init__(self) -> None:
+        problems = _run_problems({name: getattr(self, name) for name in _RUN_NUMBERS}, self.fill)
+        if problems:
+            raise ConfigError(problems)
+
+    def record(self) -> npt.NDArray[np.void]:
+        """Return the run as the core takes it: one EXACT_DTYPE record, shape (1,)."""
+        config = self.config
+        out = np.zeros(1, EXACT_DTYPE)
+        out["strategy"] = config.strategy_record()
+        out["market"] = self.market.record(config.venue_leverage)
+        for name in FLOW_RULES_DTYPE.names or ():
+            out["flow"][name] = getattr(config, name)
+        for name in _RUN_NUMBERS:
+            out[name] = getattr(self, name)
+        out["ema_span"] = config.indicator_settings.tick_ema.span
+        out["venue_leverage"] = config.venue_leverage
+        out["liquidation_fee"] = self.market.liquidation_fee
+        out["cross_mode"] = config.cross_mode
+        out["fill_mode"] = FillMode[self.fill.upper()]
+        return out
+
+
+def exact_from_flat(settings: Mapping[str, Any], *, fill: str, queue_share: float) -> ExactRun:
+    """Return the run that flat settings (`with_defaults`) describe.
+
+    Raises
+    ------
+    ConfigError
+        Naming every setting that is missing or out of range, by its flat name.
+    """
+    problems: list[Problem] = []
+    config: Config | None = None
+    market: Market | None = None
+    try:
+        config = config_from_flat(settings)
+    except ConfigError as e:
+        problems += e.problems
+    try:
+        market = Market.from_flat({name: _flag(name, value) for name, value in settings.items()})
+    except ConfigError as e:
+        problems += e.problems
+    latency_ms = settings["latency_simulation_ms"]
+    numbers = {
+        "starting_balance": settings.get("starting_balance"),
+        "latency_ms": latency_ms,
+        "cancel_latency_ms": settings.get("cancel_latency_ms", latency_ms),
+        "queue_share": queue_share,
+    }
+    problems += [
+        replace(problem, field=_FLAT_NAMES.get(problem.field, problem.field))
+        for problem in _run_problems(numbers, fill)
+    ]
+    if problems or config is None or market is None:
+        raise ConfigError(problems)
+    return ExactRun(config=config, market=market, fill=fill, **numbers)
+
+
+def config_from_flat(settings: Mapping[str, Any]) -> Config:
+    """Return the config that flat settings describe; switches may be the numbers 1 and 0.
+
+    Raises
+    ------
+    ConfigError
+        Naming every setting that is missing or out of range, by its flat name.
+    """
+    document: dict[str, Any] = {"config_name": "flat_settings", "symbol": "ANY"}
+    document["indicator_settings"] = {"tick_ema": {}}
+    for name in Config.model_fields:
+        if name in settings and name != "indicator_settings":
+            document[name] = _flag(name, settings[name])
+    for name, (*parents, leaf) in _NESTED.items():
+        owner = document
+        for parent in parents:
+            owner = owner[parent]
+        if name in settings:
+            owner[leaf] = _flag(name, settings[name])
+    flat_names = {".".join(path): name for name, path in _NESTED.items()}
+    try:
+        return Config.model_validate(document)
+    except ConfigError as e:
+        raise ConfigError(
+            [
+                Problem(flat_names.get(p.field, p.field), p.value, p.message, p.remedy)
+                for p in e.problems
+            ]
+        ) from None
+
+
+def _flag(name: str, value: Any) -> Any:
+    # Optimizer candidates carry switches as numbers.
+    return bool(value) if name in _FLAGS and is_number(value) and value in (0, 1) else value
+
+
+# --- compat -----------------------------------------------------------------------------------
+
+
+def compat_record(settings: Mapping[str, Any]) -> npt.NDArray[np.void]:
+    """Return flat settings as the compat engine takes them: COMPAT_DTYPE, shape (1,).
+
+    Types and finiteness are checked only: old files break the ranges of today's configs and must
+    still run.
+
+    Raises
+    ------
+    ConfigError
+        Naming every setting that is missing or unusable.
+    """
+    out = np.zeros(1, compat.COMPAT_DTYPE)
+    problems = []
+    for name in compat.COMPAT_DTYPE.names or ():
+        flat = _FLAT_NAMES.get(name, name)
+        value = settings.get(flat)
+        wanted = _unusable(name, value)
+        if wanted:
+            problems.append(Problem(flat, value, wanted))
+        else:
+            out[name] = value
+    if problems:
+        raise ConfigError(problems)
+    return out
+
+
+def _unusable(name: str, value: object) -> str:
+    if value is None:
+        return "is missing"
+    if name in _SWITCHES:
+        # Optimizer candidates carry switches as numbers, 1 or 0.
+        known = is_number(value) or isinstance(value, bool | np.bool_)
+        return "" if known and value in (0, 1) else "must be true or false"
+    if not is_number(value):
+        return "must be a finite number"
+    if name in _DIVISORS and not value > 0:
+        return "must be > 0"
+    if name in _COUNTS_AND_LEASTS and value < 0:
+        return "must be >= 0"
+    if name == "n_close_orders" and value > compat.MAX_CLOSE_ORDERS:
+        return f"must be <= {compat.MAX_CLOSE_ORDERS}"
+    return ""
