@@ -252,7 +252,7 @@ def backtest_flat(
     settings = _DEFAULTS | dict(settings)
     record = _compat_record(settings)
     try:
-        fills, liquidated, n_ticks = compat.run(
+        fills, liquidated, _, n_ticks = compat.run(
             ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
         )
     except ValueError as e:
