@@ -21,7 +21,7 @@ import ast
 import difflib
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,7 +48,7 @@ FIELDS: Final[dict[str, Fact]] = {
     fact.name.lower(): fact for fact in Fact if fact < Fact.N_TRADES
 } | _OLD_NAMES
 
-_PRESENT_NAMES: Final = ", ".join(name for name in FIELDS if name not in _OLD_NAMES)
+_PRESENT_NAMES: Final = [name for name in FIELDS if name not in _OLD_NAMES]
 
 _STOPS: Final = (Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF)
 # The one old word with a meaning of its own: there was one kind of stop loss once.
@@ -358,9 +358,7 @@ class _Condition:
             case ast.Subscript(value=ast.Subscript(value=ast.Name(id="trades"), slice=place)):
                 if _key(place) not in (-1, -2):
                     return self._refuse(node, "must look at trades[-1] and trades[-2] only")
-                wrong = str(_key(node.slice))
-                close = difflib.get_close_matches(wrong, FIELDS, n=1)
-                remedy = f"did you mean {close[0]!r}?" if close else f"one of {_PRESENT_NAMES}"
+                remedy = _nearest(str(_key(node.slice)), _PRESENT_NAMES)
                 return self._refuse(node, "must take a known field of a record", remedy)
         return self._refuse(node, "must take items of trades and ticks only")
 
@@ -429,8 +427,7 @@ class _Condition:
         return [*_fact(*found), (Op.ONE_OF, _mask(wanted), 0.0)]
 
     def _unknown_word(self, node: ast.expr, fact: Fact, word: str) -> _Code:
-        close = difflib.get_close_matches(word, _WORDS[fact], n=1)
-        remedy = f"did you mean {close[0]!r}?" if close else f"one of {', '.join(_WORDS[fact])}"
+        remedy = _nearest(word, _WORDS[fact])
         return self._refuse(node, f"must use a {fact.name.lower()} that records have", remedy)
 
     def _text_field(self, node: ast.expr) -> tuple[Fact, int] | None:
@@ -456,6 +453,11 @@ def _key(node: ast.expr) -> object:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as key)):
             return -key
     return None
+
+
+def _nearest(word: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}"
 
 
 def _fact(fact: Fact, offset: int = 0) -> _Code:

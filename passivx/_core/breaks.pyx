@@ -51,7 +51,7 @@ cdef int check_program(const Instruction[::1] program) except -1:
     cdef int depth = 0
     for i in range(program.shape[0]):
         op, arg = program[i].op, program[i].arg
-        if not Op.NUMBER <= op <= Op.CALC_DIFF:
+        if op < 0 or op > <int64_t>Op.CALC_DIFF:
             raise ValueError(f"instruction {i}: no such op, was {op}")
         if op == Op.FACT and not 0 <= arg < 2 * N_FACTS:
             raise ValueError(f"instruction {i}: no such fact, was {arg}")
