@@ -59,7 +59,7 @@ def figures() -> Any:
 def test_scan(benchmark: Any, figures: dict[str, float], case: dict[str, Any]) -> None:
     ticks = load_trades(DATA / case["ticks"])
     settings = to_settings(case["settings"])
-    fills, _, thinned = benchmark.pedantic(
+    fills, _, _, thinned = benchmark.pedantic(
         compat.run, args=(*ticks, settings), rounds=60, iterations=1, warmup_rounds=3
     )
     if benchmark.disabled:
@@ -95,7 +95,7 @@ def test_memory(benchmark: Any) -> None:
     columns = sum(column.nbytes for column in ticks)
     assert columns == BYTES_PER_TICK * n
     settings = to_settings(case["settings"])
-    fills, _, _ = benchmark.pedantic(compat.run, args=(*ticks, settings), rounds=3)
+    fills, _, _, _ = benchmark.pedantic(compat.run, args=(*ticks, settings), rounds=3)
     grown = peak_growth(lambda: compat.run(*ticks, settings))
     per_tick = (columns + grown) / n
     benchmark.extra_info["bytes_per_tick"] = per_tick

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -23,6 +23,7 @@ import orjson
 from passivx._core import compat, exact
 from passivx._core.calc import MAX_STEPS
 from passivx._core.types import FUNDING_DTYPE, KIND_NAMES
+from passivx.breaks import BreakRules, compile_break_on
 from passivx.candidates import (
     DEFAULT_LATENCY_MS,
     FILLS,
@@ -212,6 +213,7 @@ def backtest(
     fill: str = "cross",
     queue_share: float = 0.0,
     funding: FundingSource | None = None,
+    break_on: BreakRules | Sequence[Sequence[str]] = (),
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against a config.
@@ -233,6 +235,10 @@ def backtest(
         ``queue_share`` (in [0, 1]). ``compat`` has one rule, 'cross'.
     funding
         What `load_funding` takes; ``exact`` only. Without it no funding is paid.
+    break_on
+        Conditions that end the run at the first record for which one holds: pairs ``["ON: name",
+        "lambda trades, ticks, k: ..."]`` as the original's settings files have them, or what
+        `compile_break_on` made of them.
     progress : callable
         Called with the number of ticks done, every ten million or more often.
 
@@ -245,6 +251,7 @@ def backtest(
         beyond 1e11 steps, 'volume' without quantities.
     """
     latency_ms = _latency(engine, latency_ms)
+    rules = _break_rules(break_on)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
         flat = {
@@ -253,7 +260,7 @@ def backtest(
             "starting_balance": starting_balance,
             "latency_simulation_ms": latency_ms,
         }
-        return _run_compat(ticks, flat, method, progress)
+        return _run_compat(ticks, flat, method, rules, progress)
     run = ExactRun(
         config=config,
         market=market,
@@ -263,7 +270,7 @@ def backtest(
         fill=fill,
         queue_share=queue_share,
     )
-    return _run_exact(ticks, run, method, funding, progress)
+    return _run_exact(ticks, run, method, funding, rules, progress)
 
 
 def backtest_flat(
@@ -275,6 +282,7 @@ def backtest_flat(
     fill: str = "cross",
     queue_share: float = 0.0,
     funding: FundingSource | None = None,
+    break_on: BreakRules | Sequence[Sequence[str]] = (),
     progress: Callable[[int], object] | None = None,
 ) -> BacktestResult:
     """Replay ticks against one flat dict of strategy, market and account numbers.
@@ -296,12 +304,17 @@ def backtest_flat(
         As in `backtest`.
     """
     _latency(engine, None)
+    rules = _break_rules(break_on)
     settings = with_defaults(settings, engine)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, None, funding)
-        return _run_compat(ticks, settings, method, progress)
+        return _run_compat(ticks, settings, method, rules, progress)
     run = exact_from_flat(settings, fill=fill, queue_share=queue_share)
-    return _run_exact(ticks, run, method, funding, progress)
+    return _run_exact(ticks, run, method, funding, rules, progress)
+
+
+def _break_rules(break_on: BreakRules | Sequence[Sequence[str]]) -> BreakRules:
+    return break_on if isinstance(break_on, BreakRules) else compile_break_on(break_on)
 
 
 def _latency(engine: str, latency_ms: float | None) -> float:
@@ -320,6 +333,7 @@ def _run_exact(
     run: ExactRun,
     method: str,
     funding: FundingSource | None,
+    rules: BreakRules,
     progress: Callable[[int], object] | None,
 ) -> BacktestResult:
     _choose("method", method, METHODS)
@@ -329,7 +343,7 @@ def _run_exact(
         message = "goes by the settled rates, and there is no funding series"
         raise ConfigError([Problem("funding_fee_collect_mode", True, message, remedy)])
     _check_ticks(ticks, run)
-    fills, equity, ended, n_played, worst_open_loss, closest_liq = exact.run(
+    fills, equity, ended, broken_by, n_played, worst_open_loss, closest_liq = exact.run(
         ticks.price,
         ticks.qty,
         ticks.ts_ms,
@@ -337,14 +351,15 @@ def _run_exact(
         run.record(),
         run.market.tier_records(),
         series,
+        breaks=rules.program,
         progress=progress,
     )
-    outcome = "end"
+    liquidated = 0
     if ended == exact.Outcome.LIQUIDATION:
-        outcome = _liquidation(fills["position_side"][-1])
+        liquidated = int(fills["position_side"][-1])
     return BacktestResult(
         engine="exact",
-        outcome=outcome,
+        outcome=_outcome(liquidated, broken_by, rules),
         settings={
             **run.config.to_flat(),
             **asdict(run.market),
@@ -401,8 +416,10 @@ def _assumptions(run: ExactRun, funding: npt.NDArray[np.void]) -> tuple[str, ...
     return tuple(out)
 
 
-def _liquidation(position_side: int) -> str:
-    return "long_liquidation" if position_side > 0 else "shrt_liquidation"
+def _outcome(liquidated_side: int, broken_by: int, rules: BreakRules) -> str:
+    if liquidated_side:
+        return "long_liquidation" if liquidated_side > 0 else "shrt_liquidation"
+    return f"break:{rules.names[broken_by]}" if broken_by >= 0 else "end"
 
 
 def _refuse_for_compat(
@@ -427,19 +444,27 @@ def _run_compat(
     ticks: Ticks,
     settings: Mapping[str, Any],
     method: str,
+    rules: BreakRules,
     progress: Callable[[int], object] | None,
 ) -> BacktestResult:
     _choose("method", method, METHODS)
     record = compat_record(settings)
     try:
-        fills, liquidated, n_ticks = compat.run(
-            ticks.price, ticks.ts_ms, ticks.buyer_maker, record, progress=progress
+        fills, liquidated, broken_by, n_ticks = compat.run(
+            ticks.price,
+            ticks.ts_ms,
+            ticks.buyer_maker,
+            record,
+            breaks=rules.program,
+            progress=progress,
         )
     except ValueError as e:
         raise DataError(str(e), ", ".join(ticks.report.sources) or None) from e
     return BacktestResult(
         engine="compat",
-        outcome=_liquidation(fills["pos_size"][-1]) if liquidated else "end",
+        outcome=_outcome(
+            int(np.sign(fills["pos_size"][-1])) if liquidated else 0, broken_by, rules
+        ),
         settings=settings,
         n_ticks=n_ticks,
         start_ms=int(ticks.ts_ms[0]),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "passivx"
 # From the bottom up; siblings share a set and must not import each other.
 LAYERS = [
     {"_core", "errors"},
-    {"files", "documents"},
+    {"files", "documents", "breaks"},
     {"models"},
     {"config"},
     {"candidates", "workspace", "planner", "venue"},

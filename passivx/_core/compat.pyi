@@ -13,6 +13,7 @@ def run(
     buyer_maker: npt.NDArray[np.uint8],
     settings: npt.NDArray[np.void],
     *,
+    breaks: npt.NDArray[np.void] | None = None,
     chunk: int = 10_000_000,
     progress: Callable[[int], object] | None = None,
-) -> tuple[npt.NDArray[np.void], bool, int]: ...
+) -> tuple[npt.NDArray[np.void], bool, int, int]: ...

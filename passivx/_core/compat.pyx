@@ -12,6 +12,9 @@ from libc.math cimport INFINITY, NAN, ceil, fabs, floor, rint
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
+from passivx._core.breaks cimport (
+    Instruction, Trade, Watch, check_program, watch_start, watch_trade,
+)
 from passivx._core.ema cimport ema_step
 from passivx._core.formulas cimport cost, pnl
 from passivx._core.types cimport Kind
@@ -71,6 +74,7 @@ cdef enum Outcome:
     RUNNING = 0
     LIQUIDATED = 1
     OUT_OF_MEMORY = 2
+    BROKEN = 3
 
 
 cdef struct State:
@@ -96,6 +100,8 @@ cdef struct State:
     Fill* fills
     Py_ssize_t n_fills
     Py_ssize_t capacity
+    Watch* watch               # NULL: no break_on conditions
+    int64_t broken_by          # index of the condition that held, else -1
 
 
 COMPAT_DTYPE = np.dtype(
@@ -317,20 +323,47 @@ cdef void plan_next(State* st, const Settings* s) noexcept nogil:
         st.reentry_price = s.price_step if side > 0 else 9e12
 
 
+cdef int break_on(State* st, const Settings* s, const Fill* fill, double p) noexcept nogil:
+    cdef Trade t
+    t.tick = fill.tick
+    t.ts_ms = fill.ts_ms
+    t.position_side = fill.position_side
+    t.kind = fill.kind
+    t.price = fill.price
+    t.qty = fill.qty
+    t.pos_size = fill.pos_size
+    t.pos_price = fill.pos_price
+    t.liq_price = fill.liq_price
+    t.pnl = fill.pnl
+    t.fee = fill.fee
+    t.balance = fill.balance
+    t.apparent_balance = fill.apparent_balance
+    t.equity = fill.balance
+    if fill.pos_size != 0.0:
+        t.equity += pnl(
+            1 if fill.pos_size > 0.0 else -1, fill.pos_price, p, fill.pos_size, s.inverse)
+    t.closest_long_liq = fill.closest_long_liq
+    t.closest_short_liq = fill.closest_short_liq
+    t.tick_price = p
+    st.broken_by = watch_trade(st.watch, &t)
+    return Outcome.RUNNING if st.broken_by < 0 else Outcome.BROKEN
+
+
 cdef int record_fill(
-    State* st, const Settings* s, int64_t ts, int64_t position_side, int64_t kind,
+    State* st, const Settings* s, double p, int64_t ts, int64_t position_side, int64_t kind,
     double price, double signed_qty,
 ) noexcept nogil:
+    # The fill of a print at p.
     cdef Fill* fill
     cdef double gained = 0.0
     cdef double fee, size
     if ts - st.last_ts < s.latency_ms and not (
         kind == Kind.REENTRY and st.last_kind == Kind.REENTRY
     ):
-        return 0
+        return Outcome.RUNNING
     fill = new_fill(st)
     if fill is NULL:
-        return -1
+        return Outcome.OUT_OF_MEMORY
     st.last_ts = ts
     st.last_kind = kind
     size = near(st.size + signed_qty, 1e-10)
@@ -369,7 +402,7 @@ cdef int record_fill(
     fill.pnl_plus_fees_cumsum = st.cumsum
     st.closest[0] = 1.0
     st.closest[1] = 1.0
-    return 0
+    return Outcome.RUNNING if st.watch is NULL else break_on(st, s, fill, p)
 
 
 cdef double flat_entry(
@@ -385,7 +418,7 @@ cdef double flat_entry(
 cdef int in_position(
     State* st, const Settings* s, int64_t side, double p, int64_t ts,
 ) noexcept nogil:
-    # One print that hits resting orders of `side`; -1 out of memory, 1 liquidated.
+    # One print that hits resting orders of `side`.
     cdef int64_t held = 1 if st.size > 0.0 else -1
     cdef double touch = st.book[held < 0]
     cdef double far_touch = st.book[held > 0]
@@ -398,7 +431,7 @@ cdef int in_position(
             # the NaN over, the comparison in scan() does not.
             st.closest[held < 0] = NAN
         if side * p <= side * st.liq and st.closest[held < 0] < 0.2:
-            return 1
+            return Outcome.LIQUIDATED
         if side * p < side * st.reentry_price:
             kind, price, qty = Kind.REENTRY, st.reentry_price, st.reentry_qty
         if side * p <= side * st.stop_liq:
@@ -421,7 +454,9 @@ cdef int in_position(
         far_touch = p
     st.book[held < 0] = touch
     st.book[held > 0] = far_touch
-    return record_fill(st, s, ts, held, kind, price, side * qty) if kind != 0 else 0
+    if kind == 0:
+        return Outcome.RUNNING
+    return record_fill(st, s, p, ts, held, kind, price, side * qty)
 
 
 cdef inline void quiet_levels(
@@ -472,7 +507,7 @@ cdef int scan(
     cdef double p, ideal, entry, distance
     cdef Py_ssize_t i
     cdef int row
-    cdef int status = 0        # a chunk of nothing but repeated prices leaves it so
+    cdef int status = Outcome.RUNNING  # a chunk of nothing but repeated prices leaves it so
     if not flat:
         quiet_levels(st, s, quiet, liq)
     for i in range(n):
@@ -481,7 +516,7 @@ cdef int scan(
             continue
         previous = p
         row = buyer_maker[i] == 0
-        status = 0
+        status = Outcome.RUNNING
         if flat:
             ideal = ema * distant[row]
             # Rounding moves the ideal price towards the market by no more than the noise of its
@@ -493,7 +528,7 @@ cdef int scan(
                 st.book[row] = p
                 if entry != 0.0:
                     status = record_fill(
-                        st, s, ts_ms[i], <int64_t>sign[row], Kind.ENTRY, entry,
+                        st, s, p, ts_ms[i], <int64_t>sign[row], Kind.ENTRY, entry,
                         sign[row] * first_qty(st.apparent, entry, s))
                     flat = st.size == 0.0
                     if not flat:
@@ -511,20 +546,27 @@ cdef int scan(
                 flat = st.size == 0.0
                 if not flat:
                     quiet_levels(st, s, quiet, liq)
-        if status != 0:
+        if status != Outcome.RUNNING:
             break
         ema = ema_step(ema, p, alpha, beta)
         st.thinned += 1
     st.ema = ema
     st.previous_price = previous
-    if status < 0:
-        return Outcome.OUT_OF_MEMORY
-    return Outcome.LIQUIDATED if status > 0 else Outcome.RUNNING
+    return status
+
+
+cdef int64_t count_thinned(const double[::1] price) noexcept nogil:
+    cdef int64_t count = 1
+    cdef Py_ssize_t i
+    for i in range(1, price.shape[0]):
+        count += price[i] != price[i - 1]
+    return count
 
 
 def run(
     const double[::1] price, const int64_t[::1] ts_ms, const uint8_t[::1] buyer_maker,
-    const Settings[::1] settings, *, Py_ssize_t chunk=10_000_000, progress=None,
+    const Settings[::1] settings, *, const Instruction[::1] breaks=None,
+    Py_ssize_t chunk=10_000_000, progress=None,
 ):
     """Replay ticks through the original's loop.
 
@@ -535,6 +577,9 @@ def run(
         price before them are dropped on the fly.
     settings : ndarray of COMPAT_DTYPE, shape (1,)
         Finite numbers; steps, leverages and the starting balance > 0 (not checked here).
+    breaks : ndarray of INSTRUCTION_DTYPE, shape (n,), optional
+        A program of break_on conditions; the record for which one holds is the run's last.
+        ``len(ticks)`` is the number of thinned ticks of the whole run.
     chunk : int
         Ticks between two looks at Ctrl-C and calls of ``progress(ticks_done)``.
 
@@ -543,6 +588,8 @@ def run(
     fills : ndarray of COMPAT_FILL_DTYPE, shape (m,)
     liquidated : bool
         The run ended in the liquidation of the position (which has no row).
+    broken_by : int
+        Index of the condition that ended the run, else -1.
     thinned : int
         Ticks looked at after dropping repeated prices.
 
@@ -550,7 +597,7 @@ def run(
     ------
     ValueError
         If the arrays differ in length or hold fewer than two different prices, if ``chunk`` is
-        below 1 or ``n_close_orders`` above 10,000.
+        below 1 or ``n_close_orders`` above 10,000, or if ``breaks`` is no sound program.
     """
     cdef Py_ssize_t n = price.shape[0]
     cdef Py_ssize_t at = 0
@@ -558,8 +605,10 @@ def run(
     cdef Py_ssize_t second = 1
     cdef const Settings* s
     cdef State st
+    cdef Watch watch
     cdef int outcome = Outcome.RUNNING
     memset(&st, 0, sizeof(State))
+    st.broken_by = -1
     if not n == ts_ms.shape[0] == buyer_maker.shape[0]:
         raise ValueError("price, ts_ms and buyer_maker must have the same length")
     if settings.shape[0] != 1:
@@ -586,6 +635,13 @@ def run(
     st.apparent = s.starting_balance * s.balance_pct
     st.closest[0] = 1.0
     st.closest[1] = 1.0
+    if breaks is not None and breaks.shape[0] > 0:
+        check_program(breaks)
+        with nogil:
+            watch_start(
+                &watch, &breaks[0], breaks.shape[0],
+                s.starting_balance, count_thinned(price), ts_ms[0])
+        st.watch = &watch
     try:
         while at < n and outcome == Outcome.RUNNING:
             step = min(stretch, n - at)
@@ -601,8 +657,11 @@ def run(
         copy_fills(fills, &st)
     finally:
         free(st.fills)
-    # scan() leaves `thinned` at the index of the tick that liquidated: that one was looked at too.
-    return fills, outcome == Outcome.LIQUIDATED, st.thinned + (outcome == Outcome.LIQUIDATED)
+    # scan() leaves `thinned` at the index of the tick that ended the run: it was looked at too.
+    return (
+        fills, outcome == Outcome.LIQUIDATED, st.broken_by,
+        st.thinned + (outcome != Outcome.RUNNING),
+    )
 
 
 cdef copy_fills(Fill[::1] out, const State* st):

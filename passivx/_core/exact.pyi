@@ -23,6 +23,7 @@ def run(
     tiers: npt.NDArray[np.void],
     funding: npt.NDArray[np.void],
     *,
+    breaks: npt.NDArray[np.void] | None = None,
     chunk: int = 10_000_000,
     progress: Callable[[int], object] | None = None,
-) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], Outcome, int, float, float]: ...
+) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], Outcome, int, int, float, float]: ...

@@ -12,6 +12,9 @@ from libc.math cimport INFINITY, ceil, fabs, nextafter
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy
+from passivx._core.breaks cimport (
+    Instruction, Trade, Watch, check_program, watch_start, watch_trade,
+)
 from passivx._core.ema cimport ema_step
 from passivx._core.flow cimport (
     Flow, FlowRules, Message, What, flow_account, flow_arrived, flow_filled, flow_free, flow_gone,
@@ -103,6 +106,8 @@ cdef struct Run:
     double booked_money        # Σ pnl + Σ fee
     double turnover            # Σ |pnl| + Σ |fee|: the scale of rounding in it
     double starting_balance
+    Watch* watch               # NULL: no conditions
+    int64_t broken_by          # index of the condition that ended the run; -1 = none
     Outcome outcome
     Fill* fills
     Py_ssize_t n_fills
@@ -184,6 +189,31 @@ cdef void note_quiet_prints(Run* r) noexcept nogil:
         r.worst_price = -INFINITY
 
 
+cdef void break_on(Run* r, const Fill* fill) noexcept nogil:
+    # Does a condition hold on this record?
+    cdef Trade t
+    t.tick = fill.tick
+    t.ts_ms = fill.ts_ms
+    t.position_side = fill.position_side
+    t.kind = fill.kind
+    t.price = fill.price
+    t.qty = fill.qty
+    t.pos_size = fill.pos_size
+    t.pos_price = fill.pos_price
+    t.liq_price = fill.liq_price
+    t.pnl = fill.pnl
+    t.fee = fill.fee
+    t.balance = fill.balance
+    t.apparent_balance = fill.balance * r.flow.strategy.balance_pct
+    t.tick_price = r.price[fill.tick]
+    t.equity = fill.balance + open_pnl(r.venue, t.tick_price)
+    t.closest_long_liq = fill.closest_liq if fill.position_side > 0 else 1.0
+    t.closest_short_liq = fill.closest_liq if fill.position_side < 0 else 1.0
+    r.broken_by = watch_trade(r.watch, &t)
+    if r.broken_by >= 0:
+        r.outcome = Outcome.BREAK
+
+
 cdef void record(Run* r, const Execution* ex, int64_t kind) noexcept nogil:
     cdef const Venue* venue = r.venue
     cdef Fill* fill = new_fill(r)
@@ -214,6 +244,8 @@ cdef void record(Run* r, const Execution* ex, int64_t kind) noexcept nogil:
             r.starting_balance + r.turnover
         ):
             r.outcome = Outcome.BROKEN_IDENTITY
+    if r.watch is not NULL and r.outcome == Outcome.RUNNING:
+        break_on(r, fill)
 
 
 cdef void tell_account(Run* r) noexcept nogil:
@@ -448,7 +480,7 @@ cdef bint deliver(Run* r) noexcept nogil:
 
 cdef void exchange_messages(Run* r) noexcept nogil:
     # Steps 3 to 5: arrivals, a plan if a market order filled, what acknowledgements released.
-    if deliver(r):
+    if deliver(r) and r.outcome == Outcome.RUNNING:
         flow_plan(r.flow)
         post_outbox(r)
     flow_release(r.flow)
@@ -516,15 +548,17 @@ cdef void play(Run* r, Py_ssize_t until, int64_t end_ms) noexcept nogil:
             exchange_messages(r)
         while funding_ms(r) == r.now_ms and r.outcome == Outcome.RUNNING:
             pay_funding(r)
-        if r.requote_ms == r.now_ms:
+        if r.requote_ms == r.now_ms and r.outcome == Outcome.RUNNING:
             requote(r)
         while next_arrival_ms(r) == r.now_ms and r.outcome == Outcome.RUNNING:
             exchange_messages(r)
+        if r.outcome != Outcome.RUNNING:
+            return
         if r.hour_ms == r.now_ms:
             if r.now_ms < end_ms:
                 add_equity(r, r.now_ms)
             r.hour_ms += MS_PER_HOUR
-        if r.now_ms == end_ms and r.outcome == Outcome.RUNNING:
+        if r.now_ms == end_ms:
             r.outcome = Outcome.END
 
 
@@ -555,6 +589,7 @@ cdef void begin(Run* r, const Settings* s) noexcept nogil:
     r.worst_price = -INFINITY
     r.closest = 1.0
     r.closest_liq = 1.0
+    r.broken_by = -1
     r.starting_balance = s.starting_balance
     r.at = 1                   # the equity at the start is at the first price
     add_equity(r, start_ms)
@@ -573,7 +608,8 @@ cdef void finish(Run* r) noexcept nogil:
 def run(
     const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
     const uint8_t[::1] buyer_maker, const Settings[::1] settings, const Tier[::1] tiers,
-    const Funding[::1] funding, *, Py_ssize_t chunk=10_000_000, progress=None,
+    const Funding[::1] funding, *, const Instruction[::1] breaks=None,
+    Py_ssize_t chunk=10_000_000, progress=None,
 ):
     """Replay prints against a strategy at a venue with latency: docs/backtest.md.
 
@@ -587,6 +623,8 @@ def run(
         Maintenance margin, floors rising from 0.
     funding : ndarray of FUNDING_DTYPE, shape (k,)
         Settlements in time order; may be empty.
+    breaks : ndarray of INSTRUCTION_DTYPE, shape (b,), optional
+        A program of break_on conditions; the record for which one holds is the run's last.
     chunk : int
         Prints between two looks at Ctrl-C and calls of ``progress(prints_done)``.
 
@@ -595,7 +633,9 @@ def run(
     fills : ndarray of FILL_DTYPE, shape (f,)
     equity : ndarray of EQUITY_DTYPE, shape (e,), e >= 1
     outcome : Outcome
-        END or LIQUIDATION.
+        END, LIQUIDATION or BREAK.
+    broken_by : int
+        Index of the condition that ended the run, else -1.
     n_played : int
         Prints looked at.
     worst_open_loss : float
@@ -607,7 +647,8 @@ def run(
     Raises
     ------
     ValueError
-        If the arrays differ in length or are empty, or a setting is out of range.
+        If the arrays differ in length or are empty, a setting is out of range, or ``breaks`` is no
+        sound program.
     AssertionError
         Debug builds: if the wallet is not the starting balance + Σ pnl + Σ fee of the records.
     """
@@ -615,6 +656,7 @@ def run(
     cdef Py_ssize_t until = 0
     cdef const Settings* s
     cdef Run* r
+    cdef Watch watch
     if not n == qty.shape[0] == ts_ms.shape[0] == buyer_maker.shape[0]:
         raise ValueError("price, qty, ts_ms and buyer_maker must have the same length")
     if n == 0:
@@ -639,6 +681,10 @@ def run(
         if funding.shape[0]:
             r.funding, r.n_funding = &funding[0], funding.shape[0]
         begin(r, s)
+        if breaks is not None and breaks.shape[0] > 0:
+            check_program(breaks)
+            watch_start(&watch, &breaks[0], breaks.shape[0], s.starting_balance, n, ts_ms[0])
+            r.watch = &watch
         while r.outcome == Outcome.RUNNING:
             until = min(n, max(until, r.at) + chunk)
             with nogil:
@@ -655,7 +701,8 @@ def run(
         fills = np.empty(r.n_fills, _FILL_DTYPE)
         equity = np.empty(r.n_equity, _EQUITY_DTYPE)
         _copy(fills, equity, r)
-        return fills, equity, Outcome(r.outcome), r.at, r.worst_open_loss, r.closest_liq
+        return (
+            fills, equity, Outcome(r.outcome), r.broken_by, r.at, r.worst_open_loss, r.closest_liq)
     finally:
         if r.flow is not NULL:
             flow_free(r.flow)

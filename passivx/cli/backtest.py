@@ -15,6 +15,7 @@ from passivx.backtesting import (
     backtest,
     check_result_folder,
 )
+from passivx.breaks import BreakRules, compile_break_on
 from passivx.cli.options import (
     balance_option,
     balance_or_default,
@@ -26,6 +27,8 @@ from passivx.cli.options import (
 from passivx.cli.output import console, note, print_json, working
 from passivx.config import Config, load_config
 from passivx.data.ticks import Ticks, load_ticks
+from passivx.documents import read_document
+from passivx.errors import ConfigError, Problem
 from passivx.models import Market, load_market
 from passivx.report.compare import as_dicts, causes_of_difference, causes_table
 from passivx.report.render import sparkline, summary_table
@@ -95,6 +98,13 @@ _BOTH = "both"
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="exact: settled funding rates, csv (ts_ms,rate) or JSON; the venues' own names are known.",
 )
+@click.option(
+    "--break-on",
+    "settings_path",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings file whose break_on conditions end the run early (docs/break_on.md).",
+)
 @click.option("--start", metavar="DATE", help="First UTC day (YYYY-MM-DD) or instant.")
 @click.option(
     "--end", metavar="DATE", help="Last UTC day, included, or the instant to stop before."
@@ -113,6 +123,7 @@ def command(
     market_path: Path,
     engine: str,
     balance: float | None,
+    settings_path: Path | None,
     start: str | None,
     end: str | None,
     out: Path | None,
@@ -131,8 +142,10 @@ def command(
     """
     settings = load_config(resolve_config(config, workspace), compat=engine == "compat")
     market = load_market(resolve_market(market_path, workspace))
-    for warning in settings.warnings:
+    rules = _break_rules(settings_path)
+    for warning in (*settings.warnings, *rules.warnings):
         note(f"warning: {warning}")
+    how["break_on"] = rules
     engines = ("compat", "exact") if engine == _BOTH else (engine,)
     folders = {name: out / name if engine == _BOTH else out for name in engines} if out else {}
     for folder in folders.values():
@@ -152,6 +165,19 @@ def command(
     _print(results, ticks, settings, market, as_json=as_json)
 
 
+def _break_rules(path: Path | None) -> BreakRules:
+    """Return the break_on conditions of a settings file; none without a file."""
+    if path is None:
+        return compile_break_on([])
+    document = read_document(path)
+    try:
+        if "break_on" not in document:
+            raise ConfigError([Problem("break_on", None, "is missing")])
+        return compile_break_on(document["break_on"])
+    except ConfigError as e:
+        raise ConfigError(e.problems, path) from None
+
+
 def _run(
     engine: str,
     ticks: Ticks,
@@ -164,7 +190,7 @@ def _run(
 ) -> BacktestResult:
     if engine == "compat" and not alone:
         # Beside exact it runs by its own rules: the choices are exact's.
-        how = {"method": how["method"]}
+        how = {name: how[name] for name in ("method", "break_on")}
     with working(f"Replaying {len(ticks):,} ticks ({engine})", total=len(ticks)) as progress:
         return backtest(
             ticks,

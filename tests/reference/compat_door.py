@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from passivx._core import compat
 from passivx._core.types import KIND_NAMES, Kind
+from passivx.breaks import BreakRules
 
 # engine name -> golden name, where they differ
 SETTING_NAMES = {"latency_ms": "latency_simulation_ms", "do_short": "do_shrt"}
@@ -61,13 +62,21 @@ def run_engine(
     buyer_maker: npt.NDArray[np.uint8],
     settings: Mapping[str, Any],
     *,
+    breaks: BreakRules | None = None,
     chunk: int = 10_000_000,
 ) -> tuple[list[dict[str, Any]], str, int]:
-    """`compat_twin.run_compat`, answered by `passivx._core.compat`."""
-    fills, liquidated, thinned = compat.run(
-        price, ts_ms, buyer_maker, to_settings(settings), chunk=chunk
+    """`compat_twin.run_compat`, answered by `passivx._core.compat`; or "break:<name>"."""
+    fills, liquidated, broken_by, thinned = compat.run(
+        price,
+        ts_ms,
+        buyer_maker,
+        to_settings(settings),
+        breaks=breaks.program if breaks else None,
+        chunk=chunk,
     )
     outcome = "end"
     if liquidated:
         outcome = "long_liquidation" if fills["pos_size"][-1] > 0 else "shrt_liquidation"
+    if breaks and broken_by >= 0:
+        outcome = f"break:{breaks.names[broken_by]}"
     return to_rows(fills), outcome, thinned
