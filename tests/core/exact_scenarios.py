@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
@@ -76,7 +77,7 @@ def random_times(rng: Rng, n: int) -> npt.NDArray[np.int64]:
     """From many prints a millisecond to gaps of days."""
     kind = pick(rng, "steady", "steady", "bursts", "bursts", "gaps", "sparse")
     if kind == "steady":
-        gap = rng.integers(0, int(pick(rng, 1, 2, 50, 400, 400, 5000)) + 1, n)
+        gap = rng.integers(0, int(pick(rng, 1, 5, 50, 400, 400, 5000)) + 1, n)
     elif kind == "bursts":  # several prints in one millisecond, then silence
         silence = int(pick(rng, 5, 150, 1000, 20_000))
         gap = np.where(rng.random(n) < 0.8, 0, rng.integers(0, silence, n))
@@ -90,7 +91,7 @@ def random_times(rng: Rng, n: int) -> npt.NDArray[np.int64]:
 
 
 def random_market(rng: Rng, n: int) -> tuple[Prints, float, float, bool | None]:
-    """Prints, their price step, their volatility per print, and whether inverse if that is given."""
+    """Prints, their price step, their volatility per print; whether inverse, if given."""
     kind = rng.random()
     if kind < 0.12:
         return *few_steps(rng, n), None
@@ -199,6 +200,13 @@ def draw_real(seed: int, folder: Path) -> Scenario:
     return build(rng, prints, step, max(spread, 1e-5), inverse, qty_step)
 
 
+def typical_swing(rng: Rng, price: npt.NDArray[np.float64], volatility: float) -> float:
+    """How far the price strays within some dozens of prints, as a fraction of it."""
+    window = int(pick(rng, 20, 40, 100, 300))
+    blocks = np.log(price)[: len(price) // window * window].reshape(-1, window)
+    return clamp(float(np.median(blocks.std(axis=1))) + volatility / 2, 1e-5, 0.3)
+
+
 def build(
     rng: Rng, prints: Prints, price_step: float, volatility: float, inverse: bool, qty_step: Any
 ) -> Scenario:
@@ -208,11 +216,10 @@ def build(
     if qty_step is None:
         qty_step = float(pick(rng, 1, 10)) if inverse else 10.0 ** int(rng.integers(-6, 3))
     one_lot = qty_step / first if inverse else qty_step * first
-    lots = near(rng, 30.0, 1.5)  # of a first entry
+    lots = near(rng, 50.0, 1.2)  # of a first entry
     notional = lots * one_lot
-    # The range that the market's path covers over some hundred prints, in fractions of the price.
-    swing = clamp(float(np.log(price).std()) + 2 * volatility, 1e-5, 0.3)
-    risky = rng.random() < 0.5  # so over-leveraged that the swings of this market liquidate
+    swing = typical_swing(rng, price, volatility)
+    risky = rng.random() < 0.35  # so over-leveraged that the swings of this market liquidate
 
     leverage = float(rng.integers(2, 30))
     entry_qty_pct = clamp(near(rng, 0.02), 1e-4, 1.0)
@@ -222,11 +229,15 @@ def build(
     reduction = clamp(near(rng, 0.15), 0.01, 1.0)
     grid_coefficient = near(rng, 10.0, 1.0)
     if risky:
-        leverage = float(clamp(round(near(rng, 1.0 / swing)), 2, 125))
-        entry_qty_pct = clamp(near(rng, 0.2), 0.01, 1.0)
+        leverage = float(clamp(round(near(rng, 0.2 / swing)), 2, 125))
+        entry_qty_pct = clamp(near(rng, 0.1), 0.01, 1.0)
         grid_coefficient = float(pick(rng, 0.0, 1.0))
         stop_price = float(pick(rng, 1e9, 1e9, stop_price))
-        liq_diff = float(pick(rng, 0.0, 0.0, liq_diff))
+        liq_diff = float(pick(rng, 0.0, liq_diff))
+    elif rng.random() < 0.3:  # liquidation within sight, and stops before it
+        leverage = float(clamp(round(near(rng, 0.1 / swing)), 5, 125))
+        liq_diff = clamp(near(rng, 0.3 / leverage), 0.0, 0.9)
+        stop_price = float(pick(rng, 1e9, stop_price))
     min_markup = clamp(near(rng, swing / 5), 1e-5, 0.3)
     n_close = int(pick(rng, 1, 2, 3, 5, 8, 20, 200))
     narrow = min_markup + n_close * float(pick(rng, 0.0005, 0.002, 0.003))
@@ -286,7 +297,9 @@ def build(
         wallet *= 10 ** rng.uniform(-3, -1)
     wallet = max(float(f"{wallet:.6g}"), 1e-9)
 
-    requote_ms = int(pick(rng, 100, 250, 1000, 1000, 5000, 5000, 60_000, 777))
+    every = [100, 250, 1000, 1000, 5000, 5000, 60_000, 777]
+    short = [x for x in every if x * 10 <= ts_ms[-1] - ts_ms[0]] or [100]
+    requote_ms = int(pick(rng, *(short if rng.random() < 0.7 else every)))
     if rng.random() < 0.4:
         ts_ms = align(rng, ts_ms, int(pick(rng, requote_ms, requote_ms, HOUR_MS)))
     span = int(ts_ms[-1] - ts_ms[0])
@@ -298,7 +311,7 @@ def build(
             span = int(ts_ms[-1] - ts_ms[0])
 
     funding = random_funding(rng, ts_ms, requote_ms)
-    values["funding_fee_collect_mode"] = int(len(funding) > 0 and rng.random() < 0.25)
+    values["funding_fee_collect_mode"] = int(len(funding) > 0 and rng.random() < 0.15)
     if values["max_markup"] < values["min_markup"]:
         values["max_markup"] = values["min_markup"]
 
@@ -328,10 +341,13 @@ def build(
             lots_printed = np.ceil(lots_printed)
         qty = np.maximum(lots_printed, 0.01) * qty_step
 
-    latency = float(pick(rng, 0, 0, 1, 50, 100, 100, 400, 5000, 0.5, 99.25))
+    latencies = [0, 0, 1, 50, 100, 100, 400, 5000, 0.5, 99.25]
+    # Where a few messages fill the whole run there is little to see: mostly shorter ones.
+    short = [x for x in latencies if x * 100 <= ts_ms[-1] - ts_ms[0]]
+    latency = float(pick(rng, *(short if rng.random() < 0.85 else latencies)))
     cancel_latency = latency
     if rng.random() < 0.3:
-        cancel_latency = float(pick(rng, 0, 1, 50, 100, 400, 5000, 1.75))
+        cancel_latency = float(pick(rng, 0, 1, 50, 100, 400, 5000, 1.75, *short))
     return Scenario(
         price=np.ascontiguousarray(price, dtype=np.float64),
         qty=np.ascontiguousarray(qty, dtype=np.float64),
@@ -340,7 +356,7 @@ def build(
         strategy=strategy,
         market=market,
         tiers=random_tiers(rng, inverse, wallet * values["leverage"]),
-        ema_span=float(pick(rng, 1.0, 1.0, 2.0, 15.5, 300.0, 1e9)),
+        ema_span=float(pick(rng, 1.0, 1.0, 2.0, 5.0, 15.5, 300.0, 1e9)),
         starting_balance=wallet,
         venue_leverage=float(math.ceil(values["leverage"])),
         cross_mode=bool(rng.random() < 0.5),
@@ -359,8 +375,6 @@ def build(
 
 def histogram(seeds: range) -> str:
     """What the twin's runs of these seeds contain."""
-    import time  # noqa: PLC0415
-
     kinds: Counter[str] = Counter()
     runs_with: Counter[str] = Counter()
     fills, seconds = [], []

@@ -691,6 +691,7 @@ class Bot:
             if s.market_stop_loss:
                 run.send(MarketStop(want.side, stop))
 
+        slots = [self.slot(want) for want in self.wanted]
         open_ = [
             i
             for i, want in enumerate(self.wanted)
@@ -701,8 +702,12 @@ class Bot:
             if order.cancelling:
                 continue
             for i in open_:
-                if self.is_equal(order, self.wanted[i], sent[i], at_requote):
-                    order.kind = self.wanted[i].kind
+                want = self.wanted[i]
+                same = order.slot == slots[i]
+                if same and at_requote and self.could_be_nearer(order, want, *sent[i]):
+                    continue
+                if same or self.is_near_enough(order, want):
+                    order.kind = want.kind
                     open_.remove(i)
                     break
             else:
@@ -711,29 +716,32 @@ class Bot:
         for side, queue in self.queues.items():
             queue.cancels = sorted(cancels[side], key=lambda o: (-o.side * o.ideal, o.age))
             queue.creates = [
-                i
-                for i in open_
-                if self.wanted[i].side == side and self.slot(self.wanted[i]) not in self.refused
+                i for i in open_ if self.wanted[i].side == side and slots[i] not in self.refused
             ]
         self.send_groups()
 
     def slot(self, want: Want) -> Slot:
         return want.side, want.price, steps_near(want.qty, self.run.qty_step), want.reduce_only
 
-    def is_equal(self, order: Live, want: Want, sent: tuple[Want, bool], at_requote: bool) -> bool:
+    def could_be_nearer(self, order: Live, want: Want, could: Want, may: bool) -> bool:
+        """Whether an order that was clamped could now rest much nearer to its ideal."""
+        if want.kind == Kind.ENTRY or order.price == order.ideal or not may:
+            return False
+        step = self.run.price_step
+        ideal_k = steps_near(order.ideal, step)
+        is_off = abs(steps_near(order.price, step) - ideal_k)
+        would_be_off = abs(steps_near(could.price, step) - ideal_k)
+        return is_off - would_be_off > 0.0005 * ideal_k
+
+    def is_near_enough(self, order: Live, want: Want) -> bool:
+        """The tolerance between two flat entries."""
+        if (order.side, order.kind, want.kind) != (want.side, Kind.ENTRY, Kind.ENTRY):
+            return False
         price_step, qty_step = self.run.price_step, self.run.qty_step
-        ideal_k, sent_k = steps_near(order.ideal, price_step), steps_near(order.price, price_step)
-        if order.slot == self.slot(want):
-            could, may = sent
-            if not at_requote or want.kind == Kind.ENTRY or sent_k == ideal_k or not may:
-                return True
-            could_k = steps_near(could.price, price_step)
-            return not abs(sent_k - ideal_k) - abs(could_k - ideal_k) > 0.0005 * ideal_k
-        if (order.side, order.kind, want.kind) == (want.side, Kind.ENTRY, Kind.ENTRY):
-            want_k, want_n = steps_near(want.price, price_step), steps_near(want.qty, qty_step)
-            near = abs(ideal_k - want_k) <= max(1, self.run.s.requote_tolerance * want_k)
-            return near and abs(order.ideal_k - want_n) <= 0.05 * want_n
-        return False
+        live_k, want_k = steps_near(order.ideal, price_step), steps_near(want.price, price_step)
+        live_n, want_n = order.ideal_k, steps_near(want.qty, qty_step)
+        near = abs(live_k - want_k) <= max(1, self.run.s.requote_tolerance * want_k)
+        return near and abs(live_n - want_n) <= 0.05 * want_n
 
     # --- groups ---
 
