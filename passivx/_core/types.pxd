@@ -10,7 +10,7 @@ cdef struct Step:              # a decimal increment units/scale: 0.05 is 5/100
 cdef struct Market:            # MARKET_DTYPE: the venue's rules for one symbol
     Step price_step            # quote
     Step qty_step              # base units (linear) or contracts (inverse)
-    double min_qty
+    double min_qty             # at least one quantity step: an order of nothing is no order
     double min_cost            # least notional, quote (linear only)
     double maker_fee           # rates; negative = rebate
     double taker_fee

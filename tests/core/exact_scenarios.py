@@ -318,7 +318,7 @@ def build(
     cap = math.inf
     if not inverse and rng.random() < 0.2:
         cap = wallet * values["leverage"] * rng.uniform(0.1, 1.0)
-    min_qty = qty_step * float(pick(rng, 0.0, 1.0, 1.0, 1.0, 5.0))
+    min_qty = qty_step * float(pick(rng, 1.0, 1.0, 1.0, 1.0, 5.0))
     min_cost = 0.0
     if not inverse and rng.random() < 0.3:
         min_cost = float(f"{notional * pick(rng, 0.1, 0.9, 1.0, 3.0):.3g}")

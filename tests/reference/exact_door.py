@@ -1,4 +1,4 @@
-"""The compiled exact engine spoken to in the twin's words, so that their answers compare by field."""
+"""The compiled exact engine spoken to in the twin's words, so that their answers compare."""
 
 from __future__ import annotations
 
