@@ -9,50 +9,27 @@ The target is a median over the golden RIVERUSDT configs of at most 8 ns per tic
 A tick is one that is left after dropping repeated prices: those dropped cost time but do not count.
 """
 
-import os
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks.memory import needs_peak_counter, peak_growth
+from benchmarks.river import DATA, medians, note_scan, river_cases
 from passivx._core import compat
-from passivx._core.types import build_info
 from tests.golden.compat_cases import Ticks, load_cases, load_trades
 from tests.reference.compat_door import to_settings
 
 TARGET_NS = 8.0
 BYTES_PER_TICK = 17  # f8 price, i8 time, u1 side
-REPO = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("PASSIVX_REAL_DATA", REPO.parent / "shared" / "data"))
 
 pytestmark = pytest.mark.real_data
-
-
-def river_cases() -> list[Any]:
-    if not DATA.is_dir():
-        return [pytest.param(None, marks=pytest.mark.skip(f"no real market data at {DATA}"))]
-    return [
-        pytest.param(case, id=f"golden-{number}-{case['outcome']}")
-        for number, case in enumerate(load_cases(DATA.parent))
-        if "RIVERUSDT" in case["ticks"]
-    ]
 
 
 @pytest.fixture(scope="module")
 def figures() -> Any:
     """ns per tick of every config; the summary is printed when the last one is done."""
-    best: dict[str, float] = {}
-    yield best
-    if best:
-        middle = median(best.values())
-        print(
-            f"\ncompat scan: median {middle:.2f} ns per tick over {len(best)} configs "
-            f"(min {min(best.values()):.2f}, max {max(best.values()):.2f}, target {TARGET_NS}), "
-            f"debug={build_info()['debug']}"
-        )
+    yield from medians("compat", TARGET_NS)
 
 
 @pytest.mark.parametrize("case", river_cases())
@@ -62,18 +39,7 @@ def test_scan(benchmark: Any, figures: dict[str, float], case: dict[str, Any]) -
     fills, _, _, thinned = benchmark.pedantic(
         compat.run, args=(*ticks, settings), rounds=60, iterations=1, warmup_rounds=3
     )
-    if benchmark.disabled:
-        return
-    stats = benchmark.stats.stats
-    benchmark.extra_info["ticks"] = thinned
-    benchmark.extra_info["fills"] = len(fills)
-    benchmark.extra_info["ns_per_tick"] = stats.min / thinned * 1e9
-    benchmark.extra_info["ns_per_tick_median_round"] = stats.median / thinned * 1e9
-    figures[str(case["settings"])] = benchmark.extra_info["ns_per_tick"]
-    print(
-        f"\n{thinned} ticks, {len(fills)} fills: best {stats.min / thinned * 1e9:.2f}, "
-        f"median round {stats.median / thinned * 1e9:.2f} ns per tick"
-    )
+    note_scan(benchmark, figures, case, thinned, len(fills))
 
 
 def tile(ticks: Ticks, times: int) -> Ticks:

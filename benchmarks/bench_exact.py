@@ -1,0 +1,69 @@
+"""Time of the exact scan, on real trades held in memory.
+
+What every night of an optimizer is made of: prints, messages, plans and fills of a whole run,
+without the figures drawn from it. Run it with
+
+    pytest benchmarks/bench_exact.py --benchmark-only -s
+
+The target is a median over the golden RIVERUSDT configs of at most 15 ns per tick, best round
+each. Every recorded trade is a tick; a run that is liquidated counts the ticks it has played.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.river import DATA, medians, note_scan, river_cases
+from passivx import Ticks, load_ticks
+from passivx._core import exact
+from passivx._core.types import FUNDING_DTYPE
+from passivx.backtesting import backtest_flat
+from passivx.candidates import exact_from_flat, with_defaults
+
+TARGET_NS = 15.0
+NO_FUNDING = np.zeros(0, FUNDING_DTYPE)
+
+pytestmark = pytest.mark.real_data
+
+
+@pytest.fixture(scope="module")
+def figures() -> Any:
+    """ns per tick of every config; the summary is printed when the last one is done."""
+    yield from medians("exact", TARGET_NS)
+
+
+@lru_cache(maxsize=1)
+def trades(name: str) -> Ticks:
+    return load_ticks(DATA / name)
+
+
+@pytest.mark.parametrize("case", river_cases())
+def test_scan(benchmark: Any, figures: dict[str, float], case: dict[str, Any]) -> None:
+    ticks = trades(case["ticks"])
+    settings = with_defaults(case["settings"], "exact")
+    run = exact_from_flat(settings, fill="cross", queue_share=0.0)
+    columns = (ticks.price, ticks.qty, ticks.ts_ms, ticks.buyer_maker)
+    fills, _, _, _, played, _, _ = benchmark.pedantic(
+        exact.run,
+        args=(*columns, run.record(), run.market.tier_records(), NO_FUNDING),
+        rounds=40,
+        iterations=1,
+        warmup_rounds=3,
+    )
+    note_scan(benchmark, figures, case, played, len(fills))
+
+
+@pytest.mark.parametrize("engine", ["exact", "compat"])
+def test_public_call_with_summary(benchmark: Any, engine: str) -> None:
+    """Settings checked, run, figures drawn: what one candidate costs through the Python face."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real market data at {DATA}")
+    case = river_cases()[0].values[0]
+    ticks = trades(case["ticks"])
+    benchmark.pedantic(
+        lambda: backtest_flat(ticks, case["settings"], engine=engine).summary,
+        rounds=40,
+        warmup_rounds=3,
+    )
