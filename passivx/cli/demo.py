@@ -89,5 +89,5 @@ def _picture(name: str, ticks: Ticks, result: BacktestResult) -> str:
         f"  price  {sparkline(ticks.price)}",
     ]
     if len(result.equity):
-        lines.append(f"  equity {sparkline(result.equity['equity'])}  (at each fill)")
+        lines.append(f"  equity {sparkline(result.equity['equity'])}")
     return "\n".join(lines)
