@@ -86,8 +86,9 @@ def random_times(rng: Rng, n: int) -> npt.NDArray[np.int64]:
         gap[rng.integers(0, n, 5)] = rng.integers(1, 50, 5) * HOUR_MS // 2
     else:
         gap = rng.integers(0, int(pick(rng, 60_000, HOUR_MS, 5 * HOUR_MS)), n)
-    ts_ms: npt.NDArray[np.int64] = np.cumsum(gap).astype(np.int64)
-    return ts_ms - ts_ms[0] + int(pick(rng, 0, 1, 100, 1_600_000_000_123))
+    ts_ms = np.cumsum(gap).astype(np.int64)
+    ts_ms += int(pick(rng, 0, 1, 100, 1_600_000_000_123)) - ts_ms[0]
+    return ts_ms
 
 
 def random_market(rng: Rng, n: int) -> tuple[Prints, float, float, bool | None]:
@@ -124,14 +125,21 @@ def align(rng: Rng, ts_ms: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.
 # --- the run ---
 
 
-def random_tiers(rng: Rng, inverse: bool, notional: float) -> npt.NDArray[np.void]:
-    out = np.zeros(int(pick(rng, 1, 1, 3, 6)), TIER_DTYPE)
+def random_tiers(
+    rng: Rng, inverse: bool, first: float, largest: float, leverage: float
+) -> npt.NDArray[np.void]:
+    """One tier, or several between the notional of a first entry and of the largest position."""
+    out = np.zeros(int(pick(rng, 1, 3, 6)), TIER_DTYPE)
     out["maintenance_rate"] = 0.005 if inverse else 0.004
     if len(out) == 1:
         return out
-    out["floor"][1:] = np.cumsum(rng.uniform(0.05, 1.0, len(out) - 1)) * notional
-    out["maintenance_rate"] = np.cumsum(rng.uniform(0.001, 0.05, len(out)))
-    if rng.random() < 0.6:  # so that the margin has no jump at a floor
+    low, high = math.log(first / 2), math.log(max(largest, first))
+    out["floor"][1:] = np.exp(np.sort(rng.uniform(low, high, len(out) - 1)))
+    # Below the margin rate mostly, so that not every position is liquidated as it opens.
+    rates = np.cumsum(rng.uniform(0.0, 1.0, len(out)))
+    out["maintenance_rate"] = rates / rates[-1] * pick(rng, 0.3, 0.6, 0.9, 1.2) / leverage
+    out["maintenance_rate"] = np.minimum(out["maintenance_rate"], 0.5)
+    if rng.random() < 0.5:  # so that the margin has no jump at a floor
         step = np.diff(out["maintenance_rate"], prepend=out["maintenance_rate"][0])
         out["deduction"] = np.cumsum(step * out["floor"])
     return out
@@ -207,6 +215,18 @@ def typical_swing(rng: Rng, price: npt.NDArray[np.float64], volatility: float) -
     return clamp(float(np.median(blocks.std(axis=1))) + volatility / 2, 1e-5, 0.3)
 
 
+def random_latency(rng: Rng, ts_ms: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """How long places and cancels travel; often as long as a good many prints."""
+    values = [0.0, 0.5, 1.0, 1.75, 50.0, 99.25, 100.0, 400.0, 5000.0]
+    gap = int(ts_ms[-1] - ts_ms[0]) / len(ts_ms)
+    # Where a few messages fill the whole run there is little to see.
+    fitting = [x for x in values if x <= 40 * gap] or [0.0]
+    place = pick(rng, *fitting, *fitting, *values)
+    if rng.random() < 0.6:
+        return place, place
+    return place, pick(rng, fitting[-1], fitting[-1], pick(rng, *values))
+
+
 def build(
     rng: Rng, prints: Prints, price_step: float, volatility: float, inverse: bool, qty_step: Any
 ) -> Scenario:
@@ -219,17 +239,17 @@ def build(
     lots = near(rng, 50.0, 1.2)  # of a first entry
     notional = lots * one_lot
     swing = typical_swing(rng, price, volatility)
-    risky = rng.random() < 0.35  # so over-leveraged that the swings of this market liquidate
+    risky = rng.random() < 0.3  # so over-leveraged that the swings of this market liquidate
 
     leverage = float(rng.integers(2, 30))
     entry_qty_pct = clamp(near(rng, 0.02), 1e-4, 1.0)
-    spacing = clamp(near(rng, swing / 4), 1e-5, 0.3)
+    spacing = clamp(near(rng, swing / 6), 1e-5, 0.3)
     stop_price = near(rng, swing, 0.7)
     liq_diff = clamp(near(rng, swing / 4, 1.0), 0.0, 0.9)
     reduction = clamp(near(rng, 0.15), 0.01, 1.0)
     grid_coefficient = near(rng, 10.0, 1.0)
     if risky:
-        leverage = float(clamp(round(near(rng, 0.2 / swing)), 2, 125))
+        leverage = float(clamp(round(near(rng, 0.15 / swing)), 2, 125))
         entry_qty_pct = clamp(near(rng, 0.1), 0.01, 1.0)
         grid_coefficient = float(pick(rng, 0.0, 1.0))
         stop_price = float(pick(rng, 1e9, 1e9, stop_price))
@@ -238,7 +258,7 @@ def build(
         leverage = float(clamp(round(near(rng, 0.1 / swing)), 5, 125))
         liq_diff = clamp(near(rng, 0.3 / leverage), 0.0, 0.9)
         stop_price = float(pick(rng, 1e9, stop_price))
-    min_markup = clamp(near(rng, swing / 5), 1e-5, 0.3)
+    min_markup = clamp(near(rng, swing / 8), 1e-5, 0.3)
     n_close = int(pick(rng, 1, 2, 3, 5, 8, 20, 200))
     narrow = min_markup + n_close * float(pick(rng, 0.0005, 0.002, 0.003))
     values: dict[str, Any] = {
@@ -335,19 +355,13 @@ def build(
     fill = str(pick(rng, "cross", "cross", "touch", "volume", "volume"))
     if qty is None or rng.random() < 0.3:
         # As much as the orders want, more or less; whole lots mostly.
-        usual = lots * float(pick(rng, 0.1, 0.5, 2.0))
+        usual = lots * float(pick(rng, 0.1, 0.3, 1.0))
         lots_printed = rng.exponential(usual, len(price))
         if rng.random() < 0.8:
             lots_printed = np.ceil(lots_printed)
         qty = np.maximum(lots_printed, 0.01) * qty_step
 
-    latencies = [0, 0, 1, 50, 100, 100, 400, 5000, 0.5, 99.25]
-    # Where a few messages fill the whole run there is little to see: mostly shorter ones.
-    short = [x for x in latencies if x * 100 <= ts_ms[-1] - ts_ms[0]]
-    latency = float(pick(rng, *(short if rng.random() < 0.85 else latencies)))
-    cancel_latency = latency
-    if rng.random() < 0.3:
-        cancel_latency = float(pick(rng, 0, 1, 50, 100, 400, 5000, 1.75, *short))
+    latency, cancel_latency = random_latency(rng, ts_ms)
     return Scenario(
         price=np.ascontiguousarray(price, dtype=np.float64),
         qty=np.ascontiguousarray(qty, dtype=np.float64),
@@ -355,7 +369,7 @@ def build(
         buyer_maker=np.ascontiguousarray(maker, dtype=np.uint8),
         strategy=strategy,
         market=market,
-        tiers=random_tiers(rng, inverse, wallet * values["leverage"]),
+        tiers=random_tiers(rng, inverse, notional, wallet * values["leverage"], values["leverage"]),
         ema_span=float(pick(rng, 1.0, 1.0, 2.0, 5.0, 15.5, 300.0, 1e9)),
         starting_balance=wallet,
         venue_leverage=float(math.ceil(values["leverage"])),

@@ -81,8 +81,9 @@ def scenario(
     prints: list[Print], *, funding: list[tuple[int, float]] | None = None, **changes: Any
 ) -> Scenario:
     """The base case with some settings of market, strategy or run changed."""
-    market = MARKET | {k: changes.pop(k) for k in list(changes) if k in MARKET_DTYPE.fields}
-    strategy = STRATEGY | {k: changes.pop(k) for k in list(changes) if k in STRATEGY_DTYPE.fields}
+    market, strategy = dict(MARKET), dict(STRATEGY)
+    for record, dtype in ((market, MARKET_DTYPE), (strategy, STRATEGY_DTYPE)):
+        record |= {k: changes.pop(k) for k in dtype.names or () if k in changes}
     return Scenario(
         price=np.array([p[1] for p in prints]),
         qty=np.array([p[3] if len(p) > 3 else 1e6 for p in prints]),
