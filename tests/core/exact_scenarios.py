@@ -148,7 +148,7 @@ def random_tiers(
 
 def random_funding(rng: Rng, ts_ms: npt.NDArray[np.int64], requote_ms: int) -> Any:
     first, last = int(ts_ms[0]), int(ts_ms[-1])
-    kind = pick(rng, "none", "none", "hours", "requotes", "ticks", "anywhere", "before")
+    kind = pick(rng, "none", "none", "hours", "requotes", "ticks", "anywhere", "before", "storm")
     n = int(rng.integers(1, 30))
     at: Any = []
     if kind == "hours":
@@ -161,11 +161,13 @@ def random_funding(rng: Rng, ts_ms: npt.NDArray[np.int64], requote_ms: int) -> A
         at = rng.integers(first, last + 2, n)
     elif kind == "before":
         at = [first - 1]
+    elif kind == "storm":  # after prints, while messages travel: the room shrinks under way
+        at = rng.choice(ts_ms, len(ts_ms) // 4) + rng.integers(0, 101, len(ts_ms) // 4)
     if kind != "none" and rng.random() < 0.4:
         at = [first - 28_800_000, *at, last + 5]
     out = np.zeros(len(at), FUNDING_DTYPE)
     out["ts_ms"] = np.sort(np.asarray(at, dtype=np.int64))
-    size = float(pick(rng, 1e-4, 1e-3, 0.02))
+    size = float(pick(rng, 1e-4, 1e-3, 1e-4 if kind == "storm" else 0.02))
     out["rate"] = rng.normal(0, size, len(at))
     if len(out) and rng.random() < 0.1:
         out["rate"][0] = 0.0
@@ -313,7 +315,7 @@ def build(
             values[name] = pick(rng, *some)
     longest = max(values["n_entry_orders"], values["n_close_orders"])
     if longest > 20:  # long plans take their time
-        most = 1000 if longest < 100 else 400
+        most = 1000 if longest < 100 else 300
         price, ts_ms, maker = price[:most], ts_ms[:most], maker[:most]
         qty = None if qty is None else qty[:most]
 
@@ -367,6 +369,16 @@ def build(
         qty = np.maximum(lots_printed, 0.01) * qty_step
 
     latency, cancel_latency = random_latency(rng, ts_ms)
+    if rng.random() < 0.12:
+        # Small prints on both sides, cancels that take their time: the other side's entry flips a
+        # position before it is gone.
+        fill = "volume"
+        qty = np.ceil(rng.exponential(lots / 3, len(price))) * qty_step
+        gap = int(ts_ms[-1] - ts_ms[0]) / len(ts_ms)
+        cancel_latency = float(math.ceil(gap * rng.uniform(5, 60)))
+        strategy["do_long"] = strategy["do_short"] = 1
+        strategy["ema_spread"] = 0.0
+        strategy["funding_fee_collect_mode"] = 0
     return Scenario(
         price=np.ascontiguousarray(price, dtype=np.float64),
         qty=np.ascontiguousarray(qty, dtype=np.float64),
