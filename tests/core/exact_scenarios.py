@@ -24,6 +24,7 @@ from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
 from passivx.models import step_parts
 from tests.core.markets import draw_ticks
 from tests.reference.exact_twin import FUNDING_DTYPE, HOUR_MS, Scenario, run_exact
+from tests.reference.formulas_twin import MOST_STEPS
 
 REAL_FILES = (  # name, price step, quantity step, inverse
     ("binance_usdm/RIVERUSDT-aggTrades-2026-02-01T00.csv.gz", 0.001, 0.1, False),
@@ -86,8 +87,9 @@ def random_times(rng: Rng, n: int) -> npt.NDArray[np.int64]:
         gap[rng.integers(0, n, 5)] = rng.integers(1, 50, 5) * HOUR_MS // 2
     else:
         gap = rng.integers(0, int(pick(rng, 60_000, HOUR_MS, 5 * HOUR_MS)), n)
-    ts_ms: npt.NDArray[np.int64] = np.cumsum(gap).astype(np.int64)
-    return ts_ms - ts_ms[0] + int(pick(rng, 0, 1, 100, 1_600_000_000_123))
+    ts_ms = np.cumsum(gap).astype(np.int64)
+    ts_ms += int(pick(rng, 0, 1, 100, 1_600_000_000_123)) - ts_ms[0]
+    return ts_ms
 
 
 def random_market(rng: Rng, n: int) -> tuple[Prints, float, float, bool | None]:
@@ -109,7 +111,7 @@ def random_market(rng: Rng, n: int) -> tuple[Prints, float, float, bool | None]:
         volatility = wild.news_volatility / math.sqrt(wild.prints_per_second * 3600)
         return prints, wild.price_step, volatility * 3, profile is BTCUSD
     (price, ts_ms, maker), step, volatility = draw_ticks(rng, n)
-    if rng.random() < 0.6:
+    if rng.random() < 0.85:
         ts_ms = random_times(rng, n)
     return (price, None, ts_ms, maker), step, volatility, None
 
@@ -124,14 +126,21 @@ def align(rng: Rng, ts_ms: npt.NDArray[np.int64], every: int) -> npt.NDArray[np.
 # --- the run ---
 
 
-def random_tiers(rng: Rng, inverse: bool, notional: float) -> npt.NDArray[np.void]:
-    out = np.zeros(int(pick(rng, 1, 1, 3, 6)), TIER_DTYPE)
+def random_tiers(
+    rng: Rng, inverse: bool, first: float, largest: float, leverage: float
+) -> npt.NDArray[np.void]:
+    """One tier, or several between the notional of a first entry and of the largest position."""
+    out = np.zeros(int(pick(rng, 1, 3, 6)), TIER_DTYPE)
     out["maintenance_rate"] = 0.005 if inverse else 0.004
     if len(out) == 1:
         return out
-    out["floor"][1:] = np.cumsum(rng.uniform(0.05, 1.0, len(out) - 1)) * notional
-    out["maintenance_rate"] = np.cumsum(rng.uniform(0.001, 0.05, len(out)))
-    if rng.random() < 0.6:  # so that the margin has no jump at a floor
+    low, high = math.log(first / 2), math.log(max(largest, first))
+    out["floor"][1:] = np.exp(np.sort(rng.uniform(low, high, len(out) - 1)))
+    # Below the margin rate mostly, so that not every position is liquidated as it opens.
+    rates = np.cumsum(rng.uniform(0.0, 1.0, len(out)))
+    out["maintenance_rate"] = rates / rates[-1] * pick(rng, 0.3, 0.6, 0.9, 1.2) / leverage
+    out["maintenance_rate"] = np.minimum(out["maintenance_rate"], 0.5)
+    if rng.random() < 0.5:  # so that the margin has no jump at a floor
         step = np.diff(out["maintenance_rate"], prepend=out["maintenance_rate"][0])
         out["deduction"] = np.cumsum(step * out["floor"])
     return out
@@ -139,7 +148,7 @@ def random_tiers(rng: Rng, inverse: bool, notional: float) -> npt.NDArray[np.voi
 
 def random_funding(rng: Rng, ts_ms: npt.NDArray[np.int64], requote_ms: int) -> Any:
     first, last = int(ts_ms[0]), int(ts_ms[-1])
-    kind = pick(rng, "none", "none", "hours", "requotes", "ticks", "anywhere", "before")
+    kind = pick(rng, "none", "none", "hours", "requotes", "ticks", "anywhere", "before", "storm")
     n = int(rng.integers(1, 30))
     at: Any = []
     if kind == "hours":
@@ -152,11 +161,13 @@ def random_funding(rng: Rng, ts_ms: npt.NDArray[np.int64], requote_ms: int) -> A
         at = rng.integers(first, last + 2, n)
     elif kind == "before":
         at = [first - 1]
+    elif kind == "storm":  # after prints, while messages travel: the room shrinks under way
+        at = rng.choice(ts_ms, len(ts_ms) // 4) + rng.integers(0, 101, len(ts_ms) // 4)
     if kind != "none" and rng.random() < 0.4:
         at = [first - 28_800_000, *at, last + 5]
     out = np.zeros(len(at), FUNDING_DTYPE)
     out["ts_ms"] = np.sort(np.asarray(at, dtype=np.int64))
-    size = float(pick(rng, 1e-4, 1e-3, 0.02))
+    size = float(pick(rng, 1e-4, 1e-3, 1e-4 if kind == "storm" else 0.02))
     out["rate"] = rng.normal(0, size, len(at))
     if len(out) and rng.random() < 0.1:
         out["rate"][0] = 0.0
@@ -167,7 +178,11 @@ def draw(seed: int) -> Scenario:
     """Everything from one seed."""
     rng = np.random.default_rng([seed, 20])
     n = int(pick(rng, 500, 1000, 1500, 2000, 3000, 5000))
-    prints, step, volatility, inverse = random_market(rng, n)
+    while True:
+        prints, step, volatility, inverse = random_market(rng, n)
+        # Some walks leave for where the rules promise nothing.
+        if prints[0].max() < step * MOST_STEPS / 1000:
+            break
     if inverse is None:
         inverse = bool(rng.random() < 0.4)
     # A market whose price step is coarser than the data's; no print halfway between two steps.
@@ -207,6 +222,18 @@ def typical_swing(rng: Rng, price: npt.NDArray[np.float64], volatility: float) -
     return clamp(float(np.median(blocks.std(axis=1))) + volatility / 2, 1e-5, 0.3)
 
 
+def random_latency(rng: Rng, ts_ms: npt.NDArray[np.int64]) -> tuple[float, float]:
+    """How long places and cancels travel; often as long as a good many prints."""
+    values = [0.0, 0.5, 1.0, 1.75, 50.0, 99.25, 100.0, 400.0, 5000.0]
+    gap = int(ts_ms[-1] - ts_ms[0]) / len(ts_ms)
+    # Where a few messages fill the whole run there is little to see.
+    fitting = [x for x in values if x <= 40 * gap] or [0.0]
+    place = pick(rng, *(fitting if rng.random() < 0.85 else values))
+    if rng.random() < 0.6:
+        return place, place
+    return place, pick(rng, fitting[-1], fitting[-1], pick(rng, *values))
+
+
 def build(
     rng: Rng, prints: Prints, price_step: float, volatility: float, inverse: bool, qty_step: Any
 ) -> Scenario:
@@ -219,17 +246,17 @@ def build(
     lots = near(rng, 50.0, 1.2)  # of a first entry
     notional = lots * one_lot
     swing = typical_swing(rng, price, volatility)
-    risky = rng.random() < 0.35  # so over-leveraged that the swings of this market liquidate
+    risky = rng.random() < 0.3  # so over-leveraged that the swings of this market liquidate
 
     leverage = float(rng.integers(2, 30))
     entry_qty_pct = clamp(near(rng, 0.02), 1e-4, 1.0)
-    spacing = clamp(near(rng, swing / 4), 1e-5, 0.3)
+    spacing = clamp(near(rng, swing / 6), 1e-5, 0.3)
     stop_price = near(rng, swing, 0.7)
     liq_diff = clamp(near(rng, swing / 4, 1.0), 0.0, 0.9)
     reduction = clamp(near(rng, 0.15), 0.01, 1.0)
     grid_coefficient = near(rng, 10.0, 1.0)
     if risky:
-        leverage = float(clamp(round(near(rng, 0.2 / swing)), 2, 125))
+        leverage = float(clamp(round(near(rng, 0.15 / swing)), 2, 125))
         entry_qty_pct = clamp(near(rng, 0.1), 0.01, 1.0)
         grid_coefficient = float(pick(rng, 0.0, 1.0))
         stop_price = float(pick(rng, 1e9, 1e9, stop_price))
@@ -238,7 +265,7 @@ def build(
         leverage = float(clamp(round(near(rng, 0.1 / swing)), 5, 125))
         liq_diff = clamp(near(rng, 0.3 / leverage), 0.0, 0.9)
         stop_price = float(pick(rng, 1e9, stop_price))
-    min_markup = clamp(near(rng, swing / 5), 1e-5, 0.3)
+    min_markup = clamp(near(rng, swing / 8), 1e-5, 0.3)
     n_close = int(pick(rng, 1, 2, 3, 5, 8, 20, 200))
     narrow = min_markup + n_close * float(pick(rng, 0.0005, 0.002, 0.003))
     values: dict[str, Any] = {
@@ -279,21 +306,21 @@ def build(
         "max_order_distance": (1e-4, 0.001),
         "n_close_orders": (1, 7, 200),
         "n_entry_orders": (1, 50, 200),
-        "do_long": (0,),
-        "do_short": (0,),
+        "do_long": (0, 1),
+        "do_short": (0, 1),
     }
     often = float(pick(rng, 0.0, 0.05, 0.1, 0.3))
     for name, some in corners.items():
         if rng.random() < often:
             values[name] = pick(rng, *some)
-    # The last print is where a long ladder's plans cost most; the shortest runs may have it.
-    if values["n_entry_orders"] > 20 or values["n_close_orders"] > 20:
-        most = 1000
+    longest = max(values["n_entry_orders"], values["n_close_orders"])
+    if longest > 20:  # long plans take their time
+        most = 1000 if longest < 100 else 300
         price, ts_ms, maker = price[:most], ts_ms[:most], maker[:most]
         qty = None if qty is None else qty[:most]
 
     wallet = notional / values["leverage"] / values["entry_qty_pct"] / values["balance_pct"]
-    if rng.random() < often:
+    if rng.random() < often / 2:
         wallet *= 10 ** rng.uniform(-3, -1)
     wallet = max(float(f"{wallet:.6g}"), 1e-9)
 
@@ -335,19 +362,23 @@ def build(
     fill = str(pick(rng, "cross", "cross", "touch", "volume", "volume"))
     if qty is None or rng.random() < 0.3:
         # As much as the orders want, more or less; whole lots mostly.
-        usual = lots * float(pick(rng, 0.1, 0.5, 2.0))
+        usual = lots * float(pick(rng, 0.1, 0.3, 1.0))
         lots_printed = rng.exponential(usual, len(price))
         if rng.random() < 0.8:
             lots_printed = np.ceil(lots_printed)
         qty = np.maximum(lots_printed, 0.01) * qty_step
 
-    latencies = [0, 0, 1, 50, 100, 100, 400, 5000, 0.5, 99.25]
-    # Where a few messages fill the whole run there is little to see: mostly shorter ones.
-    short = [x for x in latencies if x * 100 <= ts_ms[-1] - ts_ms[0]]
-    latency = float(pick(rng, *(short if rng.random() < 0.85 else latencies)))
-    cancel_latency = latency
-    if rng.random() < 0.3:
-        cancel_latency = float(pick(rng, 0, 1, 50, 100, 400, 5000, 1.75, *short))
+    latency, cancel_latency = random_latency(rng, ts_ms)
+    if rng.random() < 0.12:
+        # Small prints on both sides, cancels that take their time: the other side's entry flips a
+        # position before it is gone.
+        fill = "volume"
+        qty = np.ceil(rng.exponential(lots / 3, len(price))) * qty_step
+        gap = int(ts_ms[-1] - ts_ms[0]) / len(ts_ms)
+        cancel_latency = float(math.ceil(gap * rng.uniform(5, 60)))
+        strategy["do_long"] = strategy["do_short"] = 1
+        strategy["ema_spread"] = 0.0
+        strategy["funding_fee_collect_mode"] = 0
     return Scenario(
         price=np.ascontiguousarray(price, dtype=np.float64),
         qty=np.ascontiguousarray(qty, dtype=np.float64),
@@ -355,7 +386,7 @@ def build(
         buyer_maker=np.ascontiguousarray(maker, dtype=np.uint8),
         strategy=strategy,
         market=market,
-        tiers=random_tiers(rng, inverse, wallet * values["leverage"]),
+        tiers=random_tiers(rng, inverse, notional, wallet * values["leverage"], values["leverage"]),
         ema_span=float(pick(rng, 1.0, 1.0, 2.0, 5.0, 15.5, 300.0, 1e9)),
         starting_balance=wallet,
         venue_leverage=float(math.ceil(values["leverage"])),

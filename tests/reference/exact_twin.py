@@ -701,9 +701,10 @@ class Bot:
         for order in run.orders:
             if order.cancelling:
                 continue
+            slot = order.slot
             for i in open_:
                 want = self.wanted[i]
-                same = order.slot == slots[i]
+                same = slot == slots[i]
                 if same and at_requote and self.could_be_nearer(order, want, *sent[i]):
                     continue
                 if same or self.is_near_enough(order, want):

@@ -14,6 +14,7 @@ is a multiple of the 1000 ms between requotes; messages travel for 100 ms.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import pytest
 
 from passivx._core.types import MARKET_DTYPE, STRATEGY_DTYPE, TIER_DTYPE, Kind
 from tests.core.exact_invariants import check, check_deterministic
-from tests.core.exact_scenarios import draw
+from tests.core.exact_scenarios import draw, draw_real
 from tests.core.situations import one
 from tests.reference.exact_twin import (
     FUNDING_DTYPE,
@@ -81,8 +82,9 @@ def scenario(
     prints: list[Print], *, funding: list[tuple[int, float]] | None = None, **changes: Any
 ) -> Scenario:
     """The base case with some settings of market, strategy or run changed."""
-    market = MARKET | {k: changes.pop(k) for k in list(changes) if k in MARKET_DTYPE.fields}
-    strategy = STRATEGY | {k: changes.pop(k) for k in list(changes) if k in STRATEGY_DTYPE.fields}
+    market, strategy = dict(MARKET), dict(STRATEGY)
+    for record, dtype in ((market, MARKET_DTYPE), (strategy, STRATEGY_DTYPE)):
+        record |= {k: changes.pop(k) for k in dtype.names or () if k in changes}
     return Scenario(
         price=np.array([p[1] for p in prints]),
         qty=np.array([p[3] if len(p) > 3 else 1e6 for p in prints]),
@@ -209,6 +211,7 @@ def test_a_flat_entry_near_enough_is_left_alone(last: float, want: list[Any]) ->
 
 
 STOPPING: dict[str, Any] = {"stop_loss_pos_price_diff": 0.02, "stop_loss_pos_reduction": 0.5}
+MARKET_STOP = STOPPING | {"market_stop_loss": True}
 # Long 10 at 1000, level 980. At 250 the ask comes down to 985; the print at 300 is at the level:
 # a stop of ceil(10 × 0.5) = 5 at the best ask. The close at 1002 must make room: its cancel leaves
 # at 300 and arrives at 400, then the stop and a close of 5 leave. They rest from 500 on.
@@ -263,6 +266,25 @@ def test_a_market_stop_fills_at_the_bid_when_it_arrives() -> None:
     assert stop["ts_ms"] == 400
     assert stop["pnl"] == -95.0  # 5 × (981 - 1000)
     assert stop["fee"] == pytest.approx(-4.905, rel=1e-12)  # taker: 5 × 981 × 0.001
+
+
+def test_a_market_stop_without_a_position_is_refused() -> None:
+    # The close of 10 at 1002, being cancelled until 400, fills at 350: nothing is left to stop.
+    got = run([*STOPPED, (350, 1003.0, "sells"), (500, 990.0, "sells")], **MARKET_STOP)
+    assert fills(got)[1:] == [(4, "CLOSE", -10.0, 1002.0)]
+
+
+def test_a_requote_brings_a_clamped_order_nearer() -> None:
+    # Closes of 5 at 1002 and 1004, one a group. At 250 the bid jumps to 1006: the first, arriving
+    # at 300, is refused; the second leaves then, no nearer than 1007, and rests there from 400 on.
+    # By 1000 the bid is back. 1004 is 3 steps nearer, more than 0.0005 × 1004: cancelled (gone at
+    # 1100); then the first rests from 1200 on and the second, at its ideal, from 1300 on.
+    prints: list[Print] = [*LONG, (250, 1006.0, "buys"), (600, 1000.0, "buys")]
+    closes: dict[str, Any] = {"max_markup": 0.0035, "n_close_orders": 2, "orders_per_batch": 1}
+    got = run([*prints, (999, 1008.0, "sells")], **closes)
+    assert fills(got)[1:] == [(4, "CLOSE", -5.0, 1007.0)]
+    got = run([*prints, (1301, 1008.0, "sells")], **closes)
+    assert fills(got)[1:] == [(4, "CLOSE", -5.0, 1002.0), (4, "CLOSE", -5.0, 1004.0)]
 
 
 def test_the_other_sides_entry_closes_and_opens_in_one_record() -> None:
@@ -392,6 +414,13 @@ def test_a_lone_position_is_never_above_the_planners_maximum() -> None:
     # entry_qty_pct 1 wants 100 at 1000; the maximum position is 0.92 × 100,000 / 1000 = 92.
     got = run([*LONG, (350, 500.0, "buys")], entry_qty_pct=1.0)
     assert fills(got) == [(1, "ENTRY", 92.0, 1000.0), (2, "REENTRY", 4.0, 949.0)]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("seed", range(8))
+def test_invariants_hold_on_windows_of_real_trades(seed: int, real_data: Path) -> None:
+    case = draw_real(seed, real_data)
+    check(case, run_exact(case))
 
 
 @pytest.mark.parametrize("block", range(10))
