@@ -1,6 +1,7 @@
 # Conditions that end a run early: a small stack machine over the records of either engine.
 # passivx/breaks.py makes its programs.
 from libc.stdint cimport int64_t
+from passivx._core.types cimport Fill
 
 
 cpdef enum Op:
@@ -115,6 +116,22 @@ cdef struct Watch:             # a program and what it has seen; facts are NaN b
     double[4] sums             # pnl of profits and losses together, profits, losses, fees
     double net                 # pnl and fees, added up record by record
     double[2 * N_FACTS] facts
+
+
+cdef inline void note_record(Trade* t, const Fill* fill) noexcept nogil:
+    # What a record itself says; the engine adds the last five fields.
+    t.tick = fill.tick
+    t.ts_ms = fill.ts_ms
+    t.position_side = fill.position_side
+    t.kind = fill.kind
+    t.price = fill.price
+    t.qty = fill.qty
+    t.pos_size = fill.pos_size
+    t.pos_price = fill.pos_price
+    t.liq_price = fill.liq_price
+    t.pnl = fill.pnl
+    t.fee = fill.fee
+    t.balance = fill.balance
 
 
 cdef int check_program(const Instruction[::1] program) except -1

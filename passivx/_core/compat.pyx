@@ -10,13 +10,15 @@ import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY, NAN, ceil, fabs, floor, rint
 from libc.stdint cimport int64_t, uint8_t
-from libc.stdlib cimport free, realloc
+from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from passivx._core.breaks cimport (
-    Instruction, Trade, Watch, check_program, watch_start, watch_trade,
+    Instruction, Trade, Watch, check_program, note_record, watch_start, watch_trade,
 )
 from passivx._core.ema cimport ema_step
 from passivx._core.formulas cimport cost, pnl
+from passivx._core.memory cimport with_room
+from passivx._core.types cimport Fill as ExactFill
 from passivx._core.types cimport Kind
 
 
@@ -49,7 +51,7 @@ cdef struct Settings:          # COMPAT_DTYPE: one optimizer candidate, as the o
     int64_t do_short
 
 
-cdef struct Fill:              # COMPAT_FILL_DTYPE
+cdef struct Fill:              # COMPAT_FILL_DTYPE; begins as the exact engine's does
     int64_t tick               # index into the thinned ticks
     int64_t ts_ms
     int64_t position_side      # +1 long, -1 short
@@ -283,14 +285,10 @@ cdef double nearest_close(
 # --- the loop ---------------------------------------------------------------------------------
 
 cdef Fill* new_fill(State* st) noexcept nogil:
-    cdef Py_ssize_t capacity
-    cdef Fill* grown
-    if st.n_fills == st.capacity:
-        capacity = 2 * st.capacity if st.capacity else 1024
-        grown = <Fill*>realloc(st.fills, capacity * sizeof(Fill))
-        if grown is NULL:
-            return NULL
-        st.fills, st.capacity = grown, capacity
+    cdef void* fills = with_room(st.fills, st.n_fills, &st.capacity, sizeof(Fill))
+    if fills is NULL:
+        return NULL
+    st.fills = <Fill*>fills
     st.n_fills += 1
     return &st.fills[st.n_fills - 1]
 
@@ -325,18 +323,7 @@ cdef void plan_next(State* st, const Settings* s) noexcept nogil:
 
 cdef int break_on(State* st, const Settings* s, const Fill* fill, double p) noexcept nogil:
     cdef Trade t
-    t.tick = fill.tick
-    t.ts_ms = fill.ts_ms
-    t.position_side = fill.position_side
-    t.kind = fill.kind
-    t.price = fill.price
-    t.qty = fill.qty
-    t.pos_size = fill.pos_size
-    t.pos_price = fill.pos_price
-    t.liq_price = fill.liq_price
-    t.pnl = fill.pnl
-    t.fee = fill.fee
-    t.balance = fill.balance
+    note_record(&t, <const ExactFill*>fill)
     t.apparent_balance = fill.apparent_balance
     t.equity = fill.balance
     if fill.pos_size != 0.0:

@@ -10,10 +10,10 @@ import numpy as np
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY, ceil, fabs, nextafter
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 from passivx._core.breaks cimport (
-    Instruction, Trade, Watch, check_program, watch_start, watch_trade,
+    Instruction, Trade, Watch, check_program, note_record, watch_start, watch_trade,
 )
 from passivx._core.ema cimport ema_step
 from passivx._core.flow cimport (
@@ -25,6 +25,7 @@ from passivx._core.matching cimport (
     Answer, Execution, Print, Resting, Touch, Venue, book_print, book_start, cancel, drop_useless,
     fill_trigger, next_fill, open_pnl, place, print_of, settle_funding, touch_of,
 )
+from passivx._core.memory cimport with_room
 from passivx._core.types cimport Equity, Fill, Funding, Kind, Market, Strategy, Tier
 
 from passivx._core.flow import FLOW_RULES_DTYPE as _FLOW_RULES_DTYPE
@@ -134,29 +135,21 @@ if sizeof(Settings) != EXACT_DTYPE.itemsize:
 # --- recording --------------------------------------------------------------------------------
 
 cdef Fill* new_fill(Run* r) noexcept nogil:
-    cdef Py_ssize_t room
-    cdef Fill* grown
-    if r.n_fills == r.fills_room:
-        room = 2 * r.fills_room if r.fills_room else 1024
-        grown = <Fill*>realloc(r.fills, room * sizeof(Fill))
-        if grown is NULL:
-            return NULL
-        r.fills, r.fills_room = grown, room
+    cdef void* fills = with_room(r.fills, r.n_fills, &r.fills_room, sizeof(Fill))
+    if fills is NULL:
+        return NULL
+    r.fills = <Fill*>fills
     r.n_fills += 1
     return &r.fills[r.n_fills - 1]
 
 
 cdef void add_equity(Run* r, int64_t ts_ms) noexcept nogil:
-    cdef Py_ssize_t room
-    cdef Equity* grown
+    cdef void* points = with_room(r.equity, r.n_equity, &r.equity_room, sizeof(Equity))
     cdef Equity* point
-    if r.n_equity == r.equity_room:
-        room = 2 * r.equity_room if r.equity_room else 1024
-        grown = <Equity*>realloc(r.equity, room * sizeof(Equity))
-        if grown is NULL:
-            r.outcome = Outcome.OUT_OF_MEMORY
-            return
-        r.equity, r.equity_room = grown, room
+    if points is NULL:
+        r.outcome = Outcome.OUT_OF_MEMORY
+        return
+    r.equity = <Equity*>points
     point = &r.equity[r.n_equity]
     r.n_equity += 1
     point.ts_ms = ts_ms
@@ -192,18 +185,7 @@ cdef void note_quiet_prints(Run* r) noexcept nogil:
 cdef void break_on(Run* r, const Fill* fill) noexcept nogil:
     # Does a condition hold on this record?
     cdef Trade t
-    t.tick = fill.tick
-    t.ts_ms = fill.ts_ms
-    t.position_side = fill.position_side
-    t.kind = fill.kind
-    t.price = fill.price
-    t.qty = fill.qty
-    t.pos_size = fill.pos_size
-    t.pos_price = fill.pos_price
-    t.liq_price = fill.liq_price
-    t.pnl = fill.pnl
-    t.fee = fill.fee
-    t.balance = fill.balance
+    note_record(&t, fill)
     t.apparent_balance = fill.balance * r.flow.strategy.balance_pct
     t.tick_price = r.price[fill.tick]
     t.equity = fill.balance + open_pnl(r.venue, t.tick_price)

@@ -64,7 +64,7 @@ cdef struct Flow:
     Queue[2] queues            # buys, sells
     Order* refused             # slots that wait for the next requote
     int n_refused
-    int refused_room
+    Py_ssize_t refused_room
     bint settled               # the next requote can change nothing but what is too far away now
     int64_t beyond             # a stop level was reached by the last price of the last plan
     Order[MAX_ORDERS] ideal    # scratch of flow_plan

@@ -12,12 +12,13 @@ import numpy as np
 
 from libc.math cimport INFINITY, NAN, fabs, isfinite
 from libc.stdint cimport int64_t
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset
 from passivx._core.formulas cimport grid_near, near_to
 from passivx._core.grid cimport (
     budget, create, max_position, plan, stop_levels, stop_reached,
 )
+from passivx._core.memory cimport with_room
 from passivx._core.types cimport Kind, Market, Order, Strategy, View
 
 from passivx._core.types import ORDER_DTYPE as _ORDER_DTYPE
@@ -149,7 +150,8 @@ cdef int64_t flow_filled(Flow* flow, int64_t id, double qty) noexcept nogil:
         if not v.stop_qty > 0.0 or order.at_market:
             end_stop(flow)
     order.qty = near_to(order.qty - qty, flow.market.qty_step)
-    order.ideal.qty = near_to(order.ideal.qty - qty, flow.market.qty_step)
+    # An order lifted to the venue's minimum is larger than its ideal.
+    order.ideal.qty = max(0.0, near_to(order.ideal.qty - qty, flow.market.qty_step))
     if not order.qty > 0.0 or order.at_market:
         flow_gone(flow, id)
     return kind
@@ -164,19 +166,16 @@ cdef void flow_placed(Flow* flow, int64_t id) noexcept nogil:
 cdef void flow_refused(Flow* flow, int64_t id, bint would_take) noexcept nogil:
     # The venue does not take the order. A post-only slot waits for the next requote.
     cdef Live* order = find(flow, id)
-    cdef Order* grown
-    cdef int room
+    cdef void* refused
     flow.settled = False
     if order is NULL:
         return
     if would_take:
-        if flow.n_refused == flow.refused_room:
-            room = 2 * flow.refused_room if flow.refused_room else 64
-            grown = <Order*>realloc(flow.refused, room * sizeof(Order))
-            if grown is NULL:
-                flow.out_of_memory = True
-                return
-            flow.refused, flow.refused_room = grown, room
+        refused = with_room(flow.refused, flow.n_refused, &flow.refused_room, sizeof(Order))
+        if refused is NULL:
+            flow.out_of_memory = True
+            return
+        flow.refused = <Order*>refused
         flow.refused[flow.n_refused] = order.ideal
         flow.n_refused += 1
     elif id == flow.stop_id:

@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove
 from passivx._core.formulas cimport (
-    average_entry, ceil_to, cost, floor_steps, grid_near, grid_value, liquidation_price,
+    average_entry, ceil_steps, ceil_to, cost, floor_steps, grid_near, grid_value, liquidation_price,
     near_to, pnl,
 )
 from passivx._core.types cimport Market, Tier
@@ -20,15 +20,17 @@ from passivx._core.types cimport Market, Tier
 
 # --- the book ---------------------------------------------------------------------------------
 
-cdef inline double beside(double price, int64_t steps, const Market* market) noexcept nogil:
-    # For a price on the grid: its neighbour, exactly.
-    return near_to(
-        price + steps * market.price_step.units / market.price_step.scale, market.price_step)
+cdef inline double just_below(double price, const Market* market) noexcept nogil:
+    return grid_value(ceil_steps(price, market.price_step) - 1.0, market.price_step)
+
+
+cdef inline double just_above(double price, const Market* market) noexcept nogil:
+    return grid_value(floor_steps(price, market.price_step) + 1.0, market.price_step)
 
 
 cdef void book_start(Book* book, double price, const Market* market) noexcept nogil:
-    book.bid = beside(price, -1, market)
-    book.ask = beside(price, 1, market)
+    book.bid = just_below(price, market)
+    book.ask = just_above(price, market)
     book.last = price
 
 
@@ -39,11 +41,11 @@ cdef void book_print(
     if buyer_maker:
         book.bid = price
         if price >= book.ask:
-            book.ask = beside(price, 1, market)
+            book.ask = just_above(price, market)
     else:
         book.ask = price
         if price <= book.bid:
-            book.bid = beside(price, -1, market)
+            book.bid = just_below(price, market)
 
 
 cdef Touch touch_of(const Book* book, const Market* market) noexcept nogil:

@@ -115,17 +115,20 @@ class Checker:
         units, scale = self.market.price_step
         step = Decimal(int(units)) / Decimal(int(scale))
 
-        def shifted(price: float, by: int) -> Decimal:
-            return round((Decimal(repr(price)) + by * step) / step) * step
+        def below(price: float) -> Decimal:
+            return (math.ceil(Decimal(repr(price)) / step) - 1) * step
 
-        bid, ask = shifted(self.price[0], -1), shifted(self.price[0], 1)
+        def above(price: float) -> Decimal:
+            return (math.floor(Decimal(repr(price)) / step) + 1) * step
+
+        bid, ask = below(self.price[0]), above(self.price[0])
         out = []
         for price, maker in zip(self.price, self.maker, strict=True):
             exact = Decimal(repr(price))
             if maker:
-                bid, ask = exact, shifted(price, 1) if exact >= ask else ask
+                bid, ask = exact, above(price) if exact >= ask else ask
             else:
-                ask, bid = exact, shifted(price, -1) if exact <= bid else bid
+                ask, bid = exact, below(price) if exact <= bid else bid
             low = max(math.floor(bid / step), 1)
             high = max(math.ceil(ask / step), low + 1)
             out.append((float(low * step), float(high * step)))

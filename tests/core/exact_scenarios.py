@@ -185,8 +185,8 @@ def draw(seed: int) -> Scenario:
             break
     if inverse is None:
         inverse = bool(rng.random() < 0.4)
-    # A market whose price step is coarser than the data's; no print halfway between two steps.
-    coarser = int(pick(rng, 1, 1, 1, 1, 1, 1, 3, 5, 25))
+    # A market whose price step is coarser than the data's.
+    coarser = int(pick(rng, 1, 1, 1, 1, 1, 1, 2, 5, 25))
     return build(rng, prints, float(f"{step * coarser:.12g}"), volatility, inverse, None)
 
 

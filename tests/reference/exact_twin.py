@@ -28,7 +28,7 @@ from .formulas_twin import (
     ceil_to,
     cost,
     floor_to,
-    near_to,
+    steps_above,
     steps_below,
     steps_near,
 )
@@ -91,19 +91,24 @@ class Book:
     def __init__(self, first: float, step: Step) -> None:
         self.step = step
         self.last = first
-        self.raw_bid = near_to(first - step.value(1), step)
-        self.raw_ask = near_to(first + step.value(1), step)
+        self.raw_bid = self.just_below(first)
+        self.raw_ask = self.just_above(first)
+
+    def just_below(self, price: float) -> float:
+        return self.step.value(steps_above(price, self.step) - 1)
+
+    def just_above(self, price: float) -> float:
+        return self.step.value(steps_below(price, self.step) + 1)
 
     def take(self, price: float, buyer_maker: bool) -> None:
-        one = self.step.value(1)
         if buyer_maker:
             self.raw_bid = price
             if price >= self.raw_ask:
-                self.raw_ask = near_to(price + one, self.step)
+                self.raw_ask = self.just_above(price)
         else:
             self.raw_ask = price
             if price <= self.raw_bid:
-                self.raw_bid = near_to(price - one, self.step)
+                self.raw_bid = self.just_below(price)
         self.last = price
 
     @property
@@ -113,8 +118,7 @@ class Book:
 
     @property
     def ask(self) -> float:
-        above_bid = near_to(self.bid + self.step.value(1), self.step)
-        return max(ceil_to(self.raw_ask, self.step), above_bid)
+        return max(ceil_to(self.raw_ask, self.step), self.just_above(self.bid))
 
 
 class Ema:
