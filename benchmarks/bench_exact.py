@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.memory import needs_peak_counter, peak_growth
 from benchmarks.river import DATA, medians, note_scan, river_cases
 from passivx import Ticks, load_ticks
 from passivx._core import exact
@@ -67,3 +68,23 @@ def test_public_call_with_summary(benchmark: Any, engine: str) -> None:
         rounds=40,
         warmup_rounds=3,
     )
+
+
+@needs_peak_counter
+def test_memory(benchmark: Any) -> None:
+    """The scan keeps its records and a fixed state, nothing per tick."""
+    if not DATA.is_dir():
+        pytest.skip(f"no real market data at {DATA}")
+    case = river_cases()[0].values[0]
+    ticks = trades(case["ticks"])
+    run = exact_from_flat(with_defaults(case["settings"], "exact"), fill="cross", queue_share=0.0)
+    columns = (ticks.price, ticks.qty, ticks.ts_ms, ticks.buyer_maker)
+    args = (*columns, run.record(), run.market.tier_records(), NO_FUNDING)
+    fills, equity, *_ = benchmark.pedantic(exact.run, args=args, rounds=3)
+    grown = peak_growth(lambda: exact.run(*args))
+    records = fills.nbytes + equity.nbytes
+    print(
+        f"\nexact scan of {len(ticks)} ticks: {grown / 1024:.0f} KiB grown, {records} B of records"
+    )
+    # What grows are the records, held twice while they are handed over, and the allocator's slack.
+    assert grown <= 4 * records + (1 << 20)
