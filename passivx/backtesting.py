@@ -436,8 +436,8 @@ def _refuse_for_compat(
         ("funding", funding, None),
     ):
         if value is not none and value != none:
-            message = "is for the exact engine: leave it out"
-            raise ConfigError([Problem(name, type(value).__name__, message)])
+            shown = value if isinstance(value, int | float) else None
+            raise ConfigError([Problem(name, shown, "is for the exact engine: leave it out")])
 
 
 def _run_compat(

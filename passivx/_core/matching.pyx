@@ -15,7 +15,7 @@ from passivx._core.formulas cimport (
     average_entry, ceil_steps, ceil_to, cost, floor_steps, grid_near, grid_value, liquidation_price,
     near_to, pnl,
 )
-from passivx._core.types cimport Market, Tier
+from passivx._core.types cimport Market, Step, Tier
 
 
 # --- the book ---------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ cdef class PaperVenue:
         free(self._venue)
 
     def print(self, double price, double qty, bint buyer_maker):
-        """Take in one trade.
+        """Take in one trade, price > 0, qty >= 0; neither need be on the market's grid.
 
         Returns
         -------
@@ -382,6 +382,8 @@ cdef class PaperVenue:
         cdef Execution ex
         cdef Answer answer
         _priced(price)
+        if not 0.0 <= qty < INFINITY:
+            raise ValueError(f"qty must be finite and >= 0, was {qty}")
         book_print(&self._venue.book, price, buyer_maker, &self._venue.market)
         p = print_of(self._venue, price, qty, buyer_maker)
         out = []
@@ -399,8 +401,8 @@ cdef class PaperVenue:
     ):
         """Let an order arrive: post-only at ``price``, or at market.
 
-        ``side`` is +1 buy, -1 sell; ``id`` a number > 0 that no other order has; qty > 0 on the
-        quantity grid.
+        ``side`` is +1 buy, -1 sell; ``id`` a number > 0 that no other order has; ``price`` (at
+        market it does not matter) and ``qty`` > 0 are on the market's grids.
 
         Returns
         -------
@@ -415,6 +417,8 @@ cdef class PaperVenue:
             raise ValueError(f"id and qty must be > 0, side 1 or -1, were {id}, {qty}, {side}")
         if not at_market:
             _priced(price)
+            _on_grid("price", price, self._venue.market.price_step)
+        _on_grid("qty", qty, self._venue.market.qty_step)
         if self._venue.n_orders[0 if side > 0 else 1] == MAX_RESTING:
             raise ValueError(f"at most {MAX_RESTING} orders may rest on a side")
         order.id, order.price, order.qty, order.reduce_only = id, price, qty, reduce_only
@@ -474,6 +478,11 @@ cdef class PaperVenue:
         for i in range(self._venue.n_orders[row]):
             orders[i] = self._venue.orders[row][i]
         return out
+
+
+cdef _on_grid(str name, double x, Step step):
+    if near_to(x, step) != x:
+        raise ValueError(f"{name} must be a multiple of {step.units:g}/{step.scale:g}, was {x}")
 
 
 cdef _priced(double price):

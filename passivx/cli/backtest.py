@@ -218,7 +218,7 @@ def _print(
             results["compat"].raw_fills,
             results["exact"].raw_fills,
             starting_balance=summaries["exact"]["starting_balance"],
-            last_price=float(ticks.price[-1]),
+            last_price=float(ticks.price[results["exact"].n_ticks - 1]),
             inverse=market.inverse,
         )
     if as_json:

@@ -39,71 +39,88 @@ def load_funding(source: FundingSource) -> npt.NDArray[np.void]:
     source : path, or pairs, or array
         A csv with a header that names a time and a rate column (``ts_ms,rate``; the venues' own
         names are known too); a JSON list of objects with such names, or of pairs; or pairs
-        ``(ts_ms, rate)`` themselves. Times in milliseconds UTC; a rate > 0 is paid by longs.
-        Series that run newest first are turned round.
+        ``(ts_ms, rate)`` themselves, none at all if need be. Times in milliseconds UTC; a rate > 0
+        is paid by longs. Series that run newest first are turned round.
 
     Raises
     ------
     DataError
-        If the file cannot be read or a value is unusable; it names file and line (for JSON the
-        entry).
+        If the file cannot be read, holds no settlement, or a value is unusable; it names file and
+        line (for JSON the entry).
     ConfigError
         If values given directly are unusable.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        text = _text_of(path)
+        is_json = text.lstrip()[:1] in ("[", "{")
         try:
-            rows = _rows_of(path)
-            return _series(rows)
+            series = _series(_json_rows(text) if is_json else _csv_rows(text))
         except _BadRowError as e:
-            raise DataError(e.message, path, e.line) from None
-    if isinstance(source, np.ndarray) and source.dtype.names:
-        pairs: list[Any] = source[["ts_ms", "rate"]].tolist()
+            if is_json and e.at is not None:
+                raise DataError(f"entry [{e.at}]: {e.message}", path) from None
+            raise DataError(e.message, path, e.at) from None
+        if not len(series):
+            raise DataError("holds no settlement: give a file with some, or none at all", path)
+        return series
+    if isinstance(source, np.ndarray):
+        if source.dtype.names and not {"ts_ms", "rate"} <= set(source.dtype.names):
+            message = "must have the fields ts_ms and rate"
+            raise ConfigError([Problem("funding", source.dtype.names, message)])
+        pairs: list[Any] = (source[["ts_ms", "rate"]] if source.dtype.names else source).tolist()
     else:
         pairs = list(source)
     try:
-        return _series([(i, pair) for i, pair in enumerate(pairs)])
+        return _series(list(enumerate(pairs)))
     except _BadRowError as e:
-        raise ConfigError([Problem(f"funding[{e.line}]", None, e.message)]) from None
+        raise ConfigError([Problem(f"funding[{e.at}]", None, e.message)]) from None
 
 
 class _BadRowError(Exception):
-    def __init__(self, message: str, line: int | None) -> None:
-        self.message, self.line = message, line
+    def __init__(self, message: str, at: int | None) -> None:
+        self.message, self.at = message, at  # at: line of a csv, else entry
 
 
-def _rows_of(path: Path) -> list[tuple[int, Any]]:
-    """Return ``(line or entry, [time, rate])`` of a file."""
+def _text_of(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as e:
-        raise DataError(f"cannot be read: {e.strerror or e}; check the path", path) from e
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise DataError("is not UTF-8 text: save the series as csv or JSON", path) from e
-    if text.lstrip()[:1] in ("[", "{"):
-        return _json_rows(text)
-    reader = csv.reader(io.StringIO(text))
-    header = [name.strip() for name in next(reader, [])]
-    chosen = _columns(header, 1)
+    except (OSError, ValueError) as e:  # ValueError: a NUL character in the path
+        why = getattr(e, "strerror", None) or e
+        raise DataError(f"cannot be read: {why}; check the path", path) from e
+
+
+def _csv_rows(text: str) -> list[tuple[int, Any]]:
+    """Return ``(line, [time, rate])`` of every row."""
+    if not text.strip():
+        raise _BadRowError("is empty: give a csv or JSON with settlements", None)
+    reader = csv.reader(io.StringIO(text, newline=None))
     rows: list[tuple[int, Any]] = []
-    for row in reader:
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise _BadRowError(
-                f"has {len(row)} fields, the header {len(header)}: correct it", reader.line_num
-            )
-        rows.append((reader.line_num, [row[i].strip() for i in chosen]))
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        chosen = _columns(header, 1)
+        for row in reader:
+            if not row:
+                continue
+            if len(row) != len(header):
+                message = f"has {len(row)} fields, the header {len(header)}: correct it"
+                raise _BadRowError(message, reader.line_num)
+            rows.append((reader.line_num, [row[i].strip() for i in chosen]))
+    except csv.Error as e:
+        raise _BadRowError(f"is not csv ({e}): check the file", reader.line_num) from e
     return rows
 
 
 def _json_rows(text: str) -> list[tuple[int, Any]]:
+    """Return ``(entry, [time, rate])`` of every entry."""
     try:
         entries = orjson.loads(text)
     except orjson.JSONDecodeError as e:
-        raise _BadRowError(f"is not JSON: {e}", e.lineno) from e
+        raise _BadRowError(f"is not JSON: {e}; check the file", None) from e
     if not isinstance(entries, list):
-        raise _BadRowError("must be a JSON list of objects or of [ts_ms, rate] pairs", None)
+        message = "must be a JSON list of objects or of [ts_ms, rate] pairs: take it out of the "
+        raise _BadRowError(message + "object around it", None)
     rows: list[tuple[int, Any]] = []
     for i, entry in enumerate(entries):
         if isinstance(entry, dict):
@@ -113,46 +130,52 @@ def _json_rows(text: str) -> list[tuple[int, Any]]:
     return rows
 
 
-def _columns(names: Sequence[str], line: int) -> tuple[int, int]:
+def _columns(names: Sequence[str], at: int) -> tuple[int, int]:
     found = []
     for what, known in (("time", _TIMES), ("rate", _RATES)):
-        at = [i for i, name in enumerate(names) if name in known]
-        if len(at) != 1:
+        columns = [i for i, name in enumerate(names) if name in known]
+        if len(columns) != 1:
             raise _BadRowError(
                 f"must name one {what} column ({', '.join(known)}), was {', '.join(names)[:80]!r}",
-                line,
+                at,
             )
-        found.append(at[0])
+        found.append(columns[0])
     return found[0], found[1]
 
 
 def _series(rows: list[tuple[int, Any]]) -> npt.NDArray[np.void]:
     out = np.empty(len(rows), FUNDING_DTYPE)
-    lines = [line for line, _ in rows]
-    for i, (line, pair) in enumerate(rows):
+    for i, (at, pair) in enumerate(rows):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise _BadRowError(f"must be a pair (ts_ms, rate), was {pair!r:.60}", line)
-        ts_ms, rate = (_number(value, line) for value in pair)
+            raise _BadRowError(f"must be a pair (ts_ms, rate), was {pair!r:.60}", at)
+        ts_ms, rate = (_number(value, at) for value in pair)
         if ts_ms != int(ts_ms) or not 0 <= ts_ms < _MS[1] or 10**9 <= ts_ms < _MS[0]:
-            raise _BadRowError(f"time must be whole milliseconds UTC, was {pair[0]}", line)
+            raise _BadRowError(
+                f"time must be whole milliseconds UTC, was {pair[0]}: convert seconds or "
+                "microseconds",
+                at,
+            )
         if not abs(rate) < _MOST:
-            raise _BadRowError(f"rate must be a fraction in (-1, 1), was {pair[1]}", line)
+            raise _BadRowError(
+                f"rate must be a fraction in (-1, 1), was {pair[1]}: divide percent by 100", at
+            )
         out[i] = (int(ts_ms), rate)
     order = np.argsort(out["ts_ms"], kind="stable")
     out = out[order]
     twice = np.flatnonzero(np.diff(out["ts_ms"]) == 0)
     if len(twice):
-        line = lines[int(order[twice[0] + 1])]
-        raise _BadRowError(f"time {out['ts_ms'][twice[0]]} is given twice: keep one", line)
+        at = rows[int(order[twice[0] + 1])][0]
+        raise _BadRowError(f"time {out['ts_ms'][twice[0]]} is given twice: keep one", at)
     return out
 
 
-def _number(value: Any, line: int) -> float:
+def _number(value: Any, at: int) -> float:
+    number = value
     if isinstance(value, str):
         try:
-            value = float(value)
+            number = float(value)
         except ValueError:
-            raise _BadRowError(f"{value!r:.60} is not a number", line) from None
-    if not is_number(value):
-        raise _BadRowError(f"{value!r:.60} is not a finite number", line)
-    return float(value)
+            number = None
+    if not is_number(number):
+        raise _BadRowError(f"{value!r:.60} is not a finite number: correct or remove it", at)
+    return float(number)

@@ -43,7 +43,7 @@ def causes_of_difference(
     compat_fills, exact_fills : ndarrays of COMPAT_FILL_DTYPE and FILL_DTYPE
         Both runs on the same ticks and config.
     last_price : float
-        Of the ticks, for the position that is left open.
+        Where the exact run ended, for the position that is left open.
 
     Returns
     -------

@@ -191,6 +191,202 @@ def test_a_folder_that_is_no_result_is_left_alone(
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
 
 
+# --- the exact engine's own options, and both engines ---
+
+
+@pytest.fixture
+def backtest(run, config_file, market_file, tick_file):
+    """Run ``passivx backtest`` with everything it needs, and ARGS."""
+    args = ["backtest", config_file, "--ticks", tick_file, "--market", market_file]
+    return lambda *more: run(*args, *more)
+
+
+@pytest.fixture
+def funding_file(tmp_path):
+    path = tmp_path / "funding.csv"
+    path.write_text("ts_ms,rate\n1700000100000,0.0001\n1700000400000,-0.0002\n")
+    return path
+
+
+@pytest.fixture
+def break_file(tmp_path):
+    """Conditions that end any run at its third record."""
+    path = tmp_path / "breaks.hjson"
+    path.write_text('{"break_on": [["ON: three", "lambda trades, ticks, k: len(trades) >= 3"]]}')
+    return path
+
+
+CAUSES = ["fees", "funding", "open position", "realised pnl", "balance floor", "multi-level fills",
+          "in all"]  # fmt: skip
+
+
+def test_both_as_text(backtest):
+    done = backtest("--engine", "both", "--balance", "1000")
+    assert done.code == 0, done.err
+    for words in ("compat beside exact", "why exact differs", *CAUSES):
+        assert words in done.out
+    assert done.out.count("equity ") == 2 + done.out.count("final equity ")
+    assert "assumed: maintenance margin 0.4%" in done.err
+    assert "assumed: no funding" in done.err
+    assert "it flatters" in done.err
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+def test_both_as_json_and_the_differences_add_up(backtest, funding_file, break_file, breaks):
+    args = ["--engine", "both", "--json", "--funding", funding_file]
+    done = backtest(*args, *(["--break-on", break_file] if breaks else []))
+    assert done.code == 0, done.err
+    assert list(done.json) == ["compat", "exact", "differences"]
+    compat, exact = done.json["compat"], done.json["exact"]
+    assert (compat["engine"], exact["engine"]) == ("compat", "exact")
+    assert exact["outcome"] == ("break:three" if breaks else "end")
+    assert [row["cause"] for row in done.json["differences"]] == CAUSES
+    amounts = {row["cause"]: row["amount"] for row in done.json["differences"]}
+    assert amounts["in all"] == pytest.approx(sum(amounts[name] for name in CAUSES[:4]))
+    gained = exact["final_equity"] - exact["starting_balance"]
+    assert amounts["in all"] == pytest.approx(gained - compat["net_pnl_plus_fees"])
+    assert amounts["funding"] == pytest.approx(exact["funding_sum"])
+    assert amounts["fees"] == pytest.approx(exact["fee_sum"] - compat["fee_sum"])
+    assert amounts["open position"] == pytest.approx(exact["open_pnl"])
+    assert amounts["balance floor"] is amounts["multi-level fills"] is None
+
+
+def test_beside_exact_compat_runs_by_its_own_rules(backtest):
+    choices = ["--fill", "touch", "--latency-ms", "7", "--cancel-latency-ms", "3"]
+    both = backtest("--engine", "both", "--json", *choices).json
+    assert both["exact"] == backtest("--json", *choices).json
+    assert both["compat"] == backtest("--engine", "compat", "--json").json
+
+
+def test_both_write_a_folder_each(backtest, tmp_path):
+    out = tmp_path / "result"
+    done = backtest("--engine", "both", "--out", out, "--cancel-latency-ms", "3")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in out.iterdir()) == ["compat", "exact"]
+    for engine in ("compat", "exact"):
+        saved = json.loads((out / engine / "summary.json").read_text())
+        assert saved["summary"]["engine"] == engine
+        assert f"result written to {out / engine}" in done.err
+    assert saved["about"]["latency_ms"] == 100.0
+    assert saved["about"]["cancel_latency_ms"] == 3.0
+    assert saved["summary"]["assumptions"]
+
+
+def test_the_choices_of_exact_change_what_fills(backtest, funding_file, break_file):
+    plain = backtest("--json").json
+    for choice in (
+        ["--fill", "touch"],
+        ["--fill", "volume"],
+        ["--fill", "volume", "--queue-share", "1"],
+        ["--latency-ms", "1500"],
+        ["--cancel-latency-ms", "4000"],
+        ["--funding", funding_file],
+        ["--break-on", break_file],
+    ):
+        done = backtest("--json", *choice)
+        assert done.code == 0, done.err
+        assert done.json != plain, choice
+    assert plain == backtest("--json", "--latency-ms", "100", "--fill", "cross").json
+
+
+def test_assumptions_are_said_in_text_and_in_json(backtest, funding_file, market_file):
+    said = backtest("--json").json["assumptions"]
+    assert [line.split()[0] for line in said] == ["maintenance", "no", "no"]
+    for line in said:
+        assert f"assumed: {line}" in backtest().err
+    market_file.write_text(
+        json.dumps(
+            MARKET | {"liquidation_fee": 0.01, "tiers": [{"floor": 0, "maintenance_rate": 0.004}]}
+        )
+    )
+    assert backtest("--json", "--funding", funding_file).json["assumptions"] == []
+    assert "assumed" not in backtest("--funding", funding_file).err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [
+        ("--fill", "touch", "fill"),
+        ("--fill", "volume", "fill"),
+        ("--queue-share", "0.5", "queue_share"),
+        ("--cancel-latency-ms", "5", "cancel_latency_ms"),
+        ("--funding", "FUNDING", "funding"),
+    ],
+)
+def test_compat_refuses_what_is_exacts(backtest, funding_file, tmp_path, option, value, word):
+    value = funding_file if value == "FUNDING" else value
+    out = tmp_path / "result"
+    done = backtest("--engine", "compat", option, value, "--out", out)
+    assert done.code == 2
+    assert f"Error: {word}: " in done.err
+    assert "exact engine: leave it out" in done.err or "must be 'cross'" in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--fill", "luck"), ("--queue-share", "-0.1"), ("--queue-share", "1.1"),
+        ("--queue-share", "nan"), ("--queue-share", "half"), ("--latency-ms", "-1"),
+        ("--latency-ms", "nan"), ("--latency-ms", "inf"), ("--latency-ms", "1e9"),
+        ("--latency-ms", "soon"), ("--cancel-latency-ms", "-1"), ("--cancel-latency-ms", "nan"),
+        ("--funding", "missing.csv"), ("--funding", "."), ("--break-on", "missing.json"),
+        ("--break-on", "."), ("--engine", "neither"),
+    ],
+)  # fmt: skip
+def test_a_bad_choice_is_a_wrong_usage(backtest, option, value):
+    done = backtest(option, value)
+    assert done.code == 2
+    name = option.removeprefix("--")
+    assert name in done.err or name.replace("-", "_") in done.err
+    assert "Traceback" not in done.err
+    assert done.out == ""
+
+
+def test_a_bad_funding_file_is_named_with_its_line(backtest, funding_file):
+    funding_file.write_text("ts_ms,rate\n1700000100,0.0001\n")
+    done = backtest("--funding", funding_file)
+    assert done.code == 1
+    assert "funding.csv:2: time must be whole milliseconds UTC, was 1700000100" in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{x: 1}", "break_on: is missing"),
+        ("{break_on: 5}", "break_on: must be a list"),
+        ('{"break_on": [["ON: x", "lambda trades, ticks, k: exit()"]]}', "break_on[0]"),
+        ("", "is empty"),
+    ],
+)
+def test_bad_conditions_are_named(backtest, break_file, text, words):
+    break_file.write_text(text)
+    done = backtest("--break-on", break_file)
+    assert done.code == 2
+    assert "breaks.hjson: " in done.err
+    assert words in done.err
+
+
+def test_a_broken_run_says_which_condition_ended_it(backtest, break_file):
+    broken = backtest("--json", "--break-on", break_file)
+    assert broken.json["outcome"] == "break:three"
+    assert broken.json["n_trades"] == 3
+    assert "break:three" in backtest("--break-on", break_file).out
+    compat = backtest("--engine", "compat", "--break-on", break_file)
+    assert "break:three in compat: the original would have thrown this run away" in compat.err
+
+
+def test_collecting_funding_without_a_series_says_what_to_give(backtest, config_file, funding_file):
+    config_file.write_text(json.dumps(valid(indicator_settings__funding_fee_collect_mode=True)))
+    done = backtest()
+    assert done.code == 2
+    assert "funding_fee_collect_mode" in done.err
+    assert "--funding FILE" in done.err
+    assert backtest("--funding", funding_file).code == 0
+
+
 @pytest.mark.real_data
 def test_the_published_file_trades_real_ticks(run, real_data, shared, tmp_path):
     market = tmp_path / "market.json"
