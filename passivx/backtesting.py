@@ -30,6 +30,7 @@ from passivx.candidates import (
     ExactRun,
     compat_record,
     exact_from_flat,
+    run_problems,
     with_defaults,
 )
 from passivx.config import Config
@@ -47,6 +48,7 @@ __all__ = [
     "BacktestResult",
     "backtest",
     "backtest_flat",
+    "check_options",
     "check_result_folder",
 ]
 
@@ -65,18 +67,21 @@ class BacktestResult:
     """What a backtest did, fill by fill.
 
     ``outcome`` is 'end', 'long_liquidation', 'shrt_liquidation' or 'break:NAME'; ``settings`` the
-    flat settings that were run; ``n_ticks`` the ticks the engine looked at; ``start_ms`` and
-    ``end_ms`` the span of the ticks given. ``exact`` alone fills in the rest: ``assumptions`` says
-    in words what was taken for granted, ``worst_open_loss`` and ``closest_liq`` are over every
-    print (`exact_summary` defines them).
+    flat settings that were run, ``how`` what was chosen beside them; ``n_ticks`` the ticks the
+    engine looked at; ``start_ms``, ``end_ms`` and ``last_price`` when the run began and ended, and
+    at which price. ``exact`` alone fills in the rest: ``assumptions`` says in words what was taken
+    for granted, ``worst_open_loss`` and ``closest_liq`` are over every print (`exact_summary`
+    defines them).
     """
 
     engine: str
     outcome: str
     settings: Mapping[str, Any]
+    how: Mapping[str, Any]
     n_ticks: int
     start_ms: int
     end_ms: int
+    last_price: float
     raw_fills: npt.NDArray[np.void] = field(repr=False)
     raw_equity: npt.NDArray[np.void] | None = field(default=None, repr=False)
     assumptions: tuple[str, ...] = ()
@@ -126,22 +131,18 @@ class BacktestResult:
     def summary(self) -> dict[str, Any]:
         """The figures of the run, named and defined in ``report/metrics.py``."""
         about: dict[str, Any] = {"engine": self.engine, "outcome": self.outcome}
-        balance = float(self.settings["starting_balance"])
+        span: dict[str, Any] = {
+            "starting_balance": float(self.settings["starting_balance"]),
+            "start_ms": self.start_ms,
+            "end_ms": self.end_ms,
+            "inverse": bool(self.settings["inverse"]),
+        }
         if self.engine == "compat":
-            return about | compat_summary(
-                self.raw_fills,
-                starting_balance=balance,
-                start_ms=self.start_ms,
-                end_ms=self.end_ms,
-            )
+            return about | compat_summary(self.raw_fills, **span, last_price=self.last_price)
         figures = exact_summary(
             self.raw_fills,
             self.equity,
-            starting_balance=balance,
-            start_ms=self.start_ms,
-            # A run that broke off lasted as long as it did.
-            end_ms=int(self.equity["ts_ms"][-1]),
-            inverse=bool(self.settings["inverse"]),
+            **span,
             leverage=float(self.settings["leverage"]),
             worst_open_loss=self.worst_open_loss,
             closest_liq=self.closest_liq,
@@ -164,15 +165,13 @@ class BacktestResult:
                 "rows": len(ticks),
                 "sha256": ticks.sha256(),
                 "sources": list(ticks.report.sources),
-                "first_ts_ms": self.start_ms,
-                "last_ts_ms": self.end_ms,
+                "first_ts_ms": int(ticks.ts_ms[0]),
+                "last_ts_ms": int(ticks.ts_ms[-1]),
             },
             "starting_balance": self.settings["starting_balance"],
             "latency_ms": self.settings["latency_simulation_ms"],
+            **self.how,
         }
-        for name in ("cancel_latency_ms", "fill", "queue_share", "n_fundings"):
-            if name in self.settings:
-                about[name] = self.settings[name]
         summary = {"about": about, "summary": self.summary}
         options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
         contents: tuple[bytes | str, ...] = (
@@ -184,6 +183,41 @@ class BacktestResult:
         )
         files = dict(zip(_RESULT_FILES, contents, strict=True))
         write_folder(Path(folder), files, mark=_RESULT_FILES[0])
+
+
+def check_options(
+    engine: str,
+    config: Config,
+    *,
+    method: str = "auto",
+    latency_ms: float | None = None,
+    cancel_latency_ms: float | None = None,
+    fill: str = "cross",
+    queue_share: float = 0.0,
+    funding: FundingSource | None = None,
+) -> None:
+    """Raise what `backtest` would refuse these for, before the ticks are read.
+
+    Raises
+    ------
+    ConfigError, DataError
+        As `backtest`.
+    """
+    _choose("engine", engine, ENGINES)
+    _choose("method", method, METHODS)
+    if engine == "compat":
+        _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
+        return
+    latency_ms = DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
+    problems = run_problems(
+        fill,
+        latency_ms=latency_ms,
+        cancel_latency_ms=latency_ms if cancel_latency_ms is None else cancel_latency_ms,
+        queue_share=queue_share,
+    )
+    if problems:
+        raise ConfigError(problems)
+    _series_for(config, funding)
 
 
 def check_result_folder(folder: Path | str) -> None:
@@ -250,7 +284,9 @@ def backtest(
         If the ticks cannot: none at all, for ``compat`` fewer than two different prices, a price
         beyond 1e11 steps, 'volume' without quantities.
     """
-    latency_ms = _latency(engine, latency_ms)
+    _choose("engine", engine, ENGINES)
+    _choose("method", method, METHODS)
+    latency_ms = DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
     rules = _break_rules(break_on)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
@@ -260,7 +296,7 @@ def backtest(
             "starting_balance": starting_balance,
             "latency_simulation_ms": latency_ms,
         }
-        return _run_compat(ticks, flat, method, rules, progress)
+        return _run_compat(ticks, flat, rules, progress)
     run = ExactRun(
         config=config,
         market=market,
@@ -270,7 +306,7 @@ def backtest(
         fill=fill,
         queue_share=queue_share,
     )
-    return _run_exact(ticks, run, method, funding, rules, progress)
+    return _run_exact(ticks, run, funding, rules, progress)
 
 
 def backtest_flat(
@@ -303,23 +339,19 @@ def backtest_flat(
     DataError
         As in `backtest`.
     """
-    _latency(engine, None)
+    _choose("engine", engine, ENGINES)
+    _choose("method", method, METHODS)
     rules = _break_rules(break_on)
     settings = with_defaults(settings, engine)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, None, funding)
-        return _run_compat(ticks, settings, method, rules, progress)
+        return _run_compat(ticks, settings, rules, progress)
     run = exact_from_flat(settings, fill=fill, queue_share=queue_share)
-    return _run_exact(ticks, run, method, funding, rules, progress)
+    return _run_exact(ticks, run, funding, rules, progress)
 
 
 def _break_rules(break_on: BreakRules | Sequence[Sequence[str]]) -> BreakRules:
     return break_on if isinstance(break_on, BreakRules) else compile_break_on(break_on)
-
-
-def _latency(engine: str, latency_ms: float | None) -> float:
-    _choose("engine", engine, ENGINES)
-    return DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -331,17 +363,11 @@ def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _run_exact(
     ticks: Ticks,
     run: ExactRun,
-    method: str,
     funding: FundingSource | None,
     rules: BreakRules,
     progress: Callable[[int], object] | None,
 ) -> BacktestResult:
-    _choose("method", method, METHODS)
-    series = np.zeros(0, FUNDING_DTYPE) if funding is None else load_funding(funding)
-    if run.config.indicator_settings.funding_fee_collect_mode and not len(series):
-        remedy = "give --funding FILE, or switch it off"
-        message = "goes by the settled rates, and there is no funding series"
-        raise ConfigError([Problem("funding_fee_collect_mode", True, message, remedy)])
+    series = _series_for(run.config, funding)
     _check_ticks(ticks, run)
     fills, equity, ended, broken_by, n_played, worst_open_loss, closest_liq = exact.run(
         ticks.price,
@@ -366,19 +392,34 @@ def _run_exact(
             "starting_balance": run.starting_balance,
             "latency_simulation_ms": run.latency_ms,
             "cancel_latency_ms": run.cancel_latency_ms,
+        },
+        how={
+            "cancel_latency_ms": run.cancel_latency_ms,
             "fill": run.fill,
             "queue_share": run.queue_share,
-            "n_fundings": len(series),
+            "funding_rates": len(series),
+            "break_on": rules.entries(),
         },
         n_ticks=n_played,
         start_ms=int(ticks.ts_ms[0]),
-        end_ms=int(ticks.ts_ms[-1]),
+        end_ms=int(equity["ts_ms"][-1]),
+        last_price=float(ticks.price[n_played - 1]),
         raw_fills=fills,
         raw_equity=equity,
-        assumptions=_assumptions(run, series),
+        assumptions=_assumptions(run, series, ticks),
         worst_open_loss=worst_open_loss,
         closest_liq=closest_liq,
     )
+
+
+def _series_for(config: Config, funding: FundingSource | None) -> npt.NDArray[np.void]:
+    """Return the funding series, empty without one; a config that goes by it needs one."""
+    series = np.zeros(0, FUNDING_DTYPE) if funding is None else load_funding(funding)
+    if config.indicator_settings.funding_fee_collect_mode and not len(series):
+        remedy = "give --funding FILE, or switch it off"
+        message = "goes by the settled rates, and there is no funding series"
+        raise ConfigError([Problem("funding_fee_collect_mode", True, message, remedy)])
+    return series
 
 
 def _check_ticks(ticks: Ticks, run: ExactRun) -> None:
@@ -398,7 +439,7 @@ def _check_ticks(ticks: Ticks, run: ExactRun) -> None:
         raise DataError("fill 'volume' needs quantities, and every one is 0", where)
 
 
-def _assumptions(run: ExactRun, funding: npt.NDArray[np.void]) -> tuple[str, ...]:
+def _assumptions(run: ExactRun, funding: npt.NDArray[np.void], ticks: Ticks) -> tuple[str, ...]:
     """Say in words what a venue would not have left open."""
     config, market = run.config, run.market
     out = []
@@ -407,9 +448,17 @@ def _assumptions(run: ExactRun, funding: npt.NDArray[np.void]) -> tuple[str, ...
         out.append(f"maintenance margin {rate:.1%} of the notional (the market file has no tiers)")
     if not market.liquidation_fee:
         out.append("no liquidation fee (the market file has none)")
+    first_ms, last_ms = ticks.ts_ms[0], ticks.ts_ms[-1]
     if not len(funding):
         out.append("no funding (no series given)")
-    if config.venue_leverage > market.max_leverage:
+    elif not np.any((funding["ts_ms"] >= first_ms) & (funding["ts_ms"] <= last_ms)):
+        out.append("no funding (no rate of the series falls within the ticks)")
+    if market.notional_cap(config.venue_leverage) == 0.0:
+        out.append(
+            f"no position at all (the first tier allows leverage {market.tiers[0].max_leverage:g} "
+            f"at most, the config has {config.venue_leverage})"
+        )
+    elif config.venue_leverage > market.max_leverage:
         out.append(
             f"leverage {config.venue_leverage} (the venue allows {market.max_leverage:g} at most)"
         )
@@ -429,13 +478,14 @@ def _refuse_for_compat(
     funding: FundingSource | None,
 ) -> None:
     """compat has one fill rule and knows neither funding nor messages."""
-    _choose("fill", fill, ("cross",))
-    for name, value, none in (
-        ("queue_share", queue_share, 0.0),
-        ("cancel_latency_ms", cancel_latency_ms, None),
-        ("funding", funding, None),
+    if fill != "cross":
+        raise ConfigError([Problem("fill", fill, "is for the exact engine: leave it out")])
+    for name, value in (
+        ("queue_share", queue_share or None),
+        ("cancel_latency_ms", cancel_latency_ms),
+        ("funding", funding),
     ):
-        if value is not none and value != none:
+        if value is not None:
             shown = value if isinstance(value, int | float) else None
             raise ConfigError([Problem(name, shown, "is for the exact engine: leave it out")])
 
@@ -443,11 +493,9 @@ def _refuse_for_compat(
 def _run_compat(
     ticks: Ticks,
     settings: Mapping[str, Any],
-    method: str,
     rules: BreakRules,
     progress: Callable[[int], object] | None,
 ) -> BacktestResult:
-    _choose("method", method, METHODS)
     record = compat_record(settings)
     try:
         fills, liquidated, broken_by, n_ticks = compat.run(
@@ -460,14 +508,17 @@ def _run_compat(
         )
     except ValueError as e:
         raise DataError(str(e), ", ".join(ticks.report.sources) or None) from e
+    early = liquidated or broken_by >= 0
     return BacktestResult(
         engine="compat",
         outcome=_outcome(
             int(np.sign(fills["pos_size"][-1])) if liquidated else 0, broken_by, rules
         ),
         settings=settings,
+        how={"break_on": rules.entries()},
         n_ticks=n_ticks,
         start_ms=int(ticks.ts_ms[0]),
-        end_ms=int(ticks.ts_ms[-1]),
+        end_ms=int(fills["ts_ms"][-1] if early else ticks.ts_ms[-1]),
+        last_price=float(fills["price"][-1] if early else ticks.price[-1]),
         raw_fills=fills,
     )

@@ -105,13 +105,19 @@ class BreakRules:
     """Conditions ready for an engine.
 
     ``names`` are those of the entries that are ON, in order: an engine answers with an index into
-    them. ``program`` is an ndarray of INSTRUCTION_DTYPE, empty when there are none. ``warnings``
-    says what is wrong with entries that are OFF, and which old words were understood.
+    them, and ``texts`` their conditions. ``program`` is an ndarray of INSTRUCTION_DTYPE, empty when
+    there are none. ``warnings`` says what is wrong with entries that are OFF, and which old words
+    were understood.
     """
 
     names: tuple[str, ...]
+    texts: tuple[str, ...]
     program: npt.NDArray[np.void] = field(repr=False)
     warnings: tuple[str, ...] = ()
+
+    def entries(self) -> list[list[str]]:
+        """Return the conditions as a settings file has them."""
+        return [[f"ON: {name}", text] for name, text in zip(self.names, self.texts, strict=True)]
 
 
 def compile_break_on(entries: object, *, path: str = "break_on") -> BreakRules:
@@ -137,6 +143,7 @@ def compile_break_on(entries: object, *, path: str = "break_on") -> BreakRules:
     notes: list[str] = []
     code: _Code = []
     names: list[str] = []
+    texts: list[str] = []
     for index, entry in enumerate(entries):
         where = f"{path}[{index}]"
         if not isinstance(entry, list | tuple) or len(entry) != 2:
@@ -157,11 +164,12 @@ def compile_break_on(entries: object, *, path: str = "break_on") -> BreakRules:
         notes += condition.notes
         code += [*compiled, (Op.HOLDS, len(names), 0.0)]
         names.append(name)
+        texts.append(text)
     if problems:
         raise ConfigError(problems)
     program = np.array(code, INSTRUCTION_DTYPE)
     program.flags.writeable = False
-    return BreakRules(tuple(names), program, tuple(notes))
+    return BreakRules(tuple(names), tuple(texts), program, tuple(notes))
 
 
 def _switch_and_name(label: object, where: str) -> tuple[str, str, list[Problem]]:

@@ -30,6 +30,7 @@ __all__ = [
     "compat_record",
     "config_from_flat",
     "exact_from_flat",
+    "run_problems",
     "with_defaults",
 ]
 
@@ -83,10 +84,11 @@ _RUN_NUMBERS: Final = {
 }
 
 
-def _run_problems(numbers: Mapping[str, Any], fill: str) -> list[Problem]:
+def run_problems(fill: str, **numbers: Any) -> list[Problem]:
+    """Return what is wrong with those numbers of a run that are given, and with its fill rule."""
     problems = []
-    for name, (usable, text) in _RUN_NUMBERS.items():
-        value = numbers[name]
+    for name, value in numbers.items():
+        usable, text = _RUN_NUMBERS[name]
         if name == "cancel_latency_ms" and value is numbers["latency_ms"]:
             continue  # cancels take as long: what is wrong with that has been said
         if value is None:
@@ -95,6 +97,9 @@ def _run_problems(numbers: Mapping[str, Any], fill: str) -> list[Problem]:
             problems.append(Problem(name, value, f"must be {text}"))
     if fill not in FILLS:
         problems.append(Problem("fill", fill, f"must be one of {', '.join(FILLS)}"))
+    elif fill != "volume" and not problems and numbers["queue_share"] != 0.0:
+        message, remedy = "is for fill 'volume' only", "choose that, or leave it out"
+        problems.append(Problem("queue_share", numbers["queue_share"], message, remedy))
     return problems
 
 
@@ -121,7 +126,7 @@ class ExactRun:
     queue_share: float
 
     def __post_init__(self) -> None:
-        problems = _run_problems({name: getattr(self, name) for name in _RUN_NUMBERS}, self.fill)
+        problems = run_problems(self.fill, **{name: getattr(self, name) for name in _RUN_NUMBERS})
         if problems:
             raise ConfigError(problems)
 
@@ -171,7 +176,7 @@ def exact_from_flat(settings: Mapping[str, Any], *, fill: str, queue_share: floa
     }
     problems += [
         replace(problem, field=_FLAT_NAMES.get(problem.field, problem.field))
-        for problem in _run_problems(numbers, fill)
+        for problem in run_problems(fill, **numbers)
     ]
     if problems or config is None or market is None:
         raise ConfigError(problems)

@@ -249,6 +249,13 @@ cdef void take_fill(Run* r, const Execution* ex) noexcept nogil:
             id = drop_useless(r.venue)
 
 
+cdef void take_liquidation(Run* r, const Execution* ex) noexcept nogil:
+    note_loss(r, ex.pnl)
+    r.closest = 0.0
+    r.outcome = Outcome.LIQUIDATION
+    record(r, ex, Kind.LIQUIDATION)
+
+
 # --- prints -----------------------------------------------------------------------------------
 
 cdef void hear_print(Run* r, Py_ssize_t i) noexcept nogil:
@@ -267,10 +274,7 @@ cdef void hear_print(Run* r, Py_ssize_t i) noexcept nogil:
         if answer == Answer.NOTHING:
             break
         if answer == Answer.LIQUIDATED:
-            note_loss(r, ex.pnl)
-            r.closest = 0.0
-            r.outcome = Outcome.LIQUIDATION
-            record(r, &ex, Kind.LIQUIDATION)
+            take_liquidation(r, &ex)
             return
         take_fill(r, &ex)
     note_loss(r, open_pnl(r.venue, price))
@@ -455,6 +459,8 @@ cdef bint deliver(Run* r) noexcept nogil:
         elif answer == Answer.FILLED:
             take_fill(r, &ex)
             filled = True
+        elif answer == Answer.LIQUIDATED:
+            take_liquidation(r, &ex)
         else:
             flow_refused(r.flow, message.id, answer == Answer.WOULD_TAKE)
     return filled

@@ -88,26 +88,29 @@ cdef void flow_account(
     flow.settled = False
 
 
-cdef inline bint stop_may_start(const Flow* flow) noexcept nogil:
+cdef inline bint minds_levels(const Flow* flow) noexcept nogil:
+    # Does a print at a stop level ask for a plan: for a stop or, when none may start yet, to take
+    # back the re-entries of a plan that was made when the price was not there?
     return (
-        flow.view.size != 0.0 and flow.armed and flow.view.stop_qty == 0.0
-        and flow.view.stop_due == 0)
+        flow.view.size != 0.0 and flow.view.stop_qty == 0.0 and flow.view.stop_due == 0
+        and (flow.armed or flow.beyond == 0))
 
 
 cdef void flow_print(Flow* flow, double price) noexcept nogil:
     # A trade, after its own fills: has it reached a stop level?
     cdef int64_t kind
-    if stop_may_start(flow):
+    if minds_levels(flow):
         kind = stop_reached(1 if flow.view.size > 0.0 else -1, price, flow.levels)
         if kind != 0:
-            flow.view.stop_due = kind
             flow.due = True
+            if flow.armed:
+                flow.view.stop_due = kind
 
 
 cdef double stop_trigger(const Flow* flow) noexcept nogil:
     # flow_print can change nothing while side * price > side * this (side: of the position).
     cdef int64_t side = 1 if flow.view.size > 0.0 else -1
-    if not stop_may_start(flow):
+    if not minds_levels(flow):
         return -side * INFINITY
     return flow.levels.liq if side * flow.levels.liq > side * flow.levels.pos else flow.levels.pos
 

@@ -13,7 +13,7 @@ cpdef enum FillMode:           # when a print fills a resting order
 cdef enum Answer:              # to a message, and to "what does this print do next?"
     NOTHING = 0
     FILLED = 1
-    LIQUIDATED = 2
+    LIQUIDATED = 2             # the end: no order is left
     RESTS = 3
     WOULD_TAKE = 4             # refused: post-only
     WOULD_NOT_REDUCE = 5       # refused: reduce-only, without a position to reduce
@@ -68,6 +68,7 @@ cdef struct Venue:
     Account account
     Resting[2][MAX_RESTING] orders   # row 0 buys, row 1 sells; best first, then oldest first
     Py_ssize_t[2] n_orders
+    double[2] carried          # volume: quantity steps < 1 that a share at our price left over
 
 cdef void book_start(Book* book, double price, const Market* market) noexcept nogil
 cdef void book_print(
@@ -75,7 +76,7 @@ cdef void book_print(
 cdef Touch touch_of(const Book* book, const Market* market) noexcept nogil
 cdef double open_pnl(const Venue* venue, double price) noexcept nogil
 cdef Print print_of(
-    const Venue* venue, double price, double qty, bint buyer_maker) noexcept nogil
+    Venue* venue, double price, double qty, bint buyer_maker) noexcept nogil
 cdef Answer next_fill(Venue* venue, Print* p, Execution* out) noexcept nogil
 cdef Answer place(
     Venue* venue, const Resting* order, int64_t side, bint at_market, Execution* out) noexcept nogil

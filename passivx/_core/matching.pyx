@@ -158,17 +158,31 @@ cdef double settle_funding(Venue* venue, double rate) noexcept nogil:
 
 # --- what fills -------------------------------------------------------------------------------
 
+cdef bint rests_at(const Venue* venue, int row, double price) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(venue.n_orders[row]):
+        if venue.orders[row][i].price == price:
+            return True
+    return False
+
+
 cdef Print print_of(
-    const Venue* venue, double price, double qty, bint buyer_maker
+    Venue* venue, double price, double qty, bint buyer_maker
 ) noexcept nogil:
     cdef Print p
+    cdef double share
+    cdef int row = 0 if buyer_maker else 1
     p.price = price
     p.side = 1 if buyer_maker else -1
     p.left = INFINITY
     p.left_at_price = INFINITY if venue.fill_mode == FillMode.TOUCH else 0.0
     if venue.fill_mode == FillMode.VOLUME:
         p.left = floor_steps(qty, venue.market.qty_step)
-        p.left_at_price = floor(p.left * venue.queue_share)
+        if rests_at(venue, row, price):
+            # Prints are often as small as a step: what a share has left over counts at the next.
+            share = p.left * venue.queue_share + venue.carried[row]
+            p.left_at_price = floor(share)
+            venue.carried[row] = share - p.left_at_price
     return p
 
 
@@ -179,6 +193,12 @@ cdef inline double may_take(const Print* p, double price) noexcept nogil:
     if p.price == price:
         return p.left_at_price if p.left_at_price < p.left else p.left
     return 0.0
+
+
+cdef inline bint lies_beyond_liquidation(const Venue* venue, double price) noexcept nogil:
+    cdef const Account* a = &venue.account
+    cdef double held = 1.0 if a.size > 0.0 else -1.0
+    return a.size != 0.0 and a.liq_price > 0.0 and held * price <= held * a.liq_price
 
 
 cdef void remove(Venue* venue, int row, Py_ssize_t at) noexcept nogil:
@@ -199,11 +219,15 @@ cdef Answer next_fill(Venue* venue, Print* p, Execution* out) noexcept nogil:
     if venue.n_orders[row] > 0:
         best = &venue.orders[row][0]
         steps = may_take(p, best.price)
-    if p.side * a.size > 0.0 and a.liq_price > 0.0 and p.side * p.price <= p.side * a.liq_price:
-        if not (steps > 0.0 and p.side * best.price > p.side * a.liq_price):
+    if steps > 0.0:
+        # Whatever its side, an order does not fill where the venue has taken the position.
+        if lies_beyond_liquidation(venue, best.price):
             liquidate(venue, out)
             return Answer.LIQUIDATED
-    if not steps > 0.0:
+    else:
+        if p.side * a.size > 0.0 and lies_beyond_liquidation(venue, p.price):
+            liquidate(venue, out)
+            return Answer.LIQUIDATED
         return Answer.NOTHING
     qty = best.qty
     if best.reduce_only and fabs(a.size) < qty:
@@ -241,19 +265,24 @@ cdef double fill_trigger(const Venue* venue, int64_t side) noexcept nogil:
 cdef Answer place(
     Venue* venue, const Resting* order, int64_t side, bint at_market, Execution* out
 ) noexcept nogil:
-    # An order arrives: it rests (post-only), fills at once (at market), or is refused.
+    # An order arrives: it rests (post-only), fills at once (at market) or finds the position beyond
+    # its liquidation price, or is refused.
     cdef int row = 0 if side > 0 else 1
     cdef Resting* orders = &venue.orders[row][0]
     cdef Py_ssize_t at = venue.n_orders[row]
     cdef Touch touch = touch_of(&venue.book, &venue.market)
     cdef double held = -side * venue.account.size
+    cdef double price
     if order.reduce_only and not held > 0.0:
         return Answer.WOULD_NOT_REDUCE
     if at_market:
+        price = touch.ask if side > 0 else touch.bid
+        if lies_beyond_liquidation(venue, price):
+            liquidate(venue, out)
+            return Answer.LIQUIDATED
         out.id = order.id
         apply_fill(
-            venue, side, touch.ask if side > 0 else touch.bid,
-            held if order.reduce_only and held < order.qty else order.qty,
+            venue, side, price, held if order.reduce_only and held < order.qty else order.qty,
             venue.market.taker_fee, out)
         return Answer.FILLED
     if (order.price >= touch.ask) if side > 0 else (order.price <= touch.bid):
@@ -407,8 +436,8 @@ cdef class PaperVenue:
         Returns
         -------
         str, fill
-            'rests', 'would_take' or 'would_not_reduce' (both refused) with None; 'filled' with what
-            `print` returns for one fill.
+            'rests', 'would_take' or 'would_not_reduce' (both refused) with None; 'filled' or
+            'liquidated' with what `print` returns for one of them.
         """
         cdef Resting order
         cdef Execution ex
@@ -423,8 +452,8 @@ cdef class PaperVenue:
             raise ValueError(f"at most {MAX_RESTING} orders may rest on a side")
         order.id, order.price, order.qty, order.reduce_only = id, price, qty, reduce_only
         answer = place(self._venue, &order, side, at_market, &ex)
-        if answer == Answer.FILLED:
-            return "filled", self._happened(&ex)
+        if answer == Answer.FILLED or answer == Answer.LIQUIDATED:
+            return "filled" if answer == Answer.FILLED else "liquidated", self._happened(&ex)
         if answer == Answer.RESTS:
             return "rests", None
         return "would_take" if answer == Answer.WOULD_TAKE else "would_not_reduce", None

@@ -13,6 +13,7 @@ from passivx.backtesting import (
     METHODS,
     BacktestResult,
     backtest,
+    check_options,
     check_result_folder,
 )
 from passivx.breaks import BreakRules, compile_break_on
@@ -26,12 +27,15 @@ from passivx.cli.options import (
 )
 from passivx.cli.output import console, note, print_json, working
 from passivx.config import Config, load_config
+from passivx.data.funding import load_funding
 from passivx.data.ticks import Ticks, load_ticks
 from passivx.documents import read_document
 from passivx.errors import ConfigError, Problem
+from passivx.files import check_folder
 from passivx.models import Market, load_market
-from passivx.report.compare import as_dicts, causes_of_difference, causes_table
+from passivx.report.compare import Ran, as_dicts, causes_of_difference, causes_table
 from passivx.report.render import sparkline, summary_table
+from passivx.venue import venue_problems
 from passivx.workspace import resolve_config, resolve_market
 
 _BOTH = "both"
@@ -56,7 +60,8 @@ _BOTH = "both"
     show_default=True,
     help="exact: the bot itself at a venue with latency. compat: the original Passiv-X backtester, "
     "fill for fill; it flatters, and also runs old configs whose values are out of today's "
-    "ranges. both: side by side, with the causes of the difference.",
+    "ranges. both: side by side, with the causes of the difference; all choices but --method and "
+    "--break-on are exact's then.",
 )
 @click.option(
     "--method",
@@ -145,20 +150,36 @@ def command(
     rules = _break_rules(settings_path)
     for warning in (*settings.warnings, *rules.warnings):
         note(f"warning: {warning}")
-    how["break_on"] = rules
+    if how["funding"] is not None:
+        how["funding"] = load_funding(how["funding"])
     engines = ("compat", "exact") if engine == _BOTH else (engine,)
-    folders = {name: out / name if engine == _BOTH else out for name in engines} if out else {}
-    for folder in folders.values():
-        check_result_folder(folder)
+    # Beside exact, compat runs by its own rules: the choices are exact's.
+    choices = {
+        name: {"method": how["method"]} if name == "compat" and engine == _BOTH else how
+        for name in engines
+    }
+    for name in engines:
+        check_options(name, settings, **choices[name])
+    folders = _result_folders(out, engines)
     with working("Reading ticks"):
         ticks = load_ticks(list(ticks_paths), start=start, end=end)
     for line in ticks.report.lines():
         note(f"ticks: {line}")
     wallet = balance_or_default(balance, market, float(ticks.price[0]))
-    results = {
-        name: _run(name, ticks, settings, market, wallet, how, alone=engine != _BOTH)
-        for name in engines
-    }
+    _warn_of_venue(settings, market, float(ticks.price[0]), wallet)
+    results = {}
+    for name in engines:
+        with working(f"Replaying {len(ticks):,} ticks ({name})", total=len(ticks)) as progress:
+            results[name] = backtest(
+                ticks,
+                settings,
+                market,
+                starting_balance=wallet,
+                engine=name,
+                break_on=rules,
+                progress=progress,
+                **choices[name],
+            )
     for name, folder in folders.items():
         results[name].save(folder, ticks=ticks, config=settings, market=market)
         note(f"result written to {folder}")
@@ -178,29 +199,28 @@ def _break_rules(path: Path | None) -> BreakRules:
         raise ConfigError(e.problems, path) from None
 
 
-def _run(
-    engine: str,
-    ticks: Ticks,
-    config: Config,
-    market: Market,
-    balance: float,
-    how: dict[str, Any],
-    *,
-    alone: bool,
-) -> BacktestResult:
-    if engine == "compat" and not alone:
-        # Beside exact it runs by its own rules: the choices are exact's.
-        how = {name: how[name] for name in ("method", "break_on")}
-    with working(f"Replaying {len(ticks):,} ticks ({engine})", total=len(ticks)) as progress:
-        return backtest(
-            ticks,
-            config,
-            market,
-            starting_balance=balance,
-            engine=engine,
-            progress=progress,
-            **how,
-        )
+def _result_folders(out: Path | None, engines: tuple[str, ...]) -> dict[str, Path]:
+    """Return where each engine's result goes; PassivxError when something else is there."""
+    if out is None:
+        return {}
+    if len(engines) == 1:
+        folders = {engines[0]: out}
+    else:
+        check_folder(out, engines, mark=engines[0])
+        folders = {name: out / name for name in engines}
+    for folder in folders.values():
+        check_result_folder(folder)
+    return folders
+
+
+def _warn_of_venue(config: Config, market: Market, price: float, balance: float) -> None:
+    """Say what the venue would refuse or turn into something else: the run itself goes on."""
+    try:
+        problems = venue_problems(config, market, price, balance)
+    except ConfigError as e:
+        problems = list(e.problems)
+    for problem in problems:
+        note(f"warning: {problem}")
 
 
 def _print(
@@ -215,10 +235,8 @@ def _print(
     causes = []
     if len(results) > 1:
         causes = causes_of_difference(
-            results["compat"].raw_fills,
-            results["exact"].raw_fills,
+            *(_ran(results[name]) for name in ("compat", "exact")),
             starting_balance=summaries["exact"]["starting_balance"],
-            last_price=float(ticks.price[results["exact"].n_ticks - 1]),
             inverse=market.inverse,
         )
     if as_json:
@@ -236,6 +254,8 @@ def _print(
             screen.print(f"equity {sparkline(result.equity['equity'])}{which}")
         for assumption in result.assumptions:
             note(f"assumed: {assumption}")
+        if not len(result.raw_fills):
+            note(f"{name}: no order filled; `passivx grid` shows what would rest")
     if causes:
         screen.print(causes_table(causes))
     if "compat" in results:
@@ -243,3 +263,8 @@ def _print(
         if results["compat"].outcome != "end":
             ended = results["compat"].outcome.replace("_", " ")
             note(f"{ended} in compat: the original would have thrown this run away")
+
+
+def _ran(result: BacktestResult) -> Ran:
+    duration_ms = result.end_ms - result.start_ms
+    return Ran(result.raw_fills, result.outcome, result.last_price, duration_ms)

@@ -13,7 +13,9 @@ from passivx._core.types import Kind
 from passivx.report.metrics import open_pnl_at
 from passivx.report.render import number
 
-__all__ = ["Cause", "causes_of_difference", "causes_table"]
+__all__ = ["Cause", "Ran", "as_dicts", "causes_of_difference", "causes_table"]
+
+MS_PER_HOUR = 3_600_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,40 +30,52 @@ class Cause:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A run to compare: its records, and how, when and at which price it ended.
+
+    ``fills`` are of COMPAT_FILL_DTYPE or FILL_DTYPE, ``duration_ms`` counts from the first tick.
+    """
+
+    fills: npt.NDArray[np.void]
+    outcome: str
+    last_price: float
+    duration_ms: int
+
+
 def causes_of_difference(
-    compat_fills: npt.NDArray[np.void],
-    exact_fills: npt.NDArray[np.void],
-    *,
-    starting_balance: float,
-    last_price: float,
-    inverse: bool,
+    compat: Ran, exact: Ran, *, starting_balance: float, inverse: bool
 ) -> list[Cause]:
     """Itemise (final equity of ``exact`` − starting balance) − (net pnl and fees of ``compat``).
 
-    Parameters
-    ----------
-    compat_fills, exact_fills : ndarrays of COMPAT_FILL_DTYPE and FILL_DTYPE
-        Both runs on the same ticks and config.
-    last_price : float
-        Where the exact run ended, for the position that is left open.
+    Both runs are on the same ticks and config.
 
     Returns
     -------
     list of Cause
         The amounts of fees, funding, open position and realised pnl add up to the difference, which
         comes last under the name 'in all'. Balance floor and multi-level fills have no amount: they
-        are why the realised pnl differs.
+        are why the realised pnl differs. If a run ended early, 'ended early' comes first: then the
+        two cover different times.
     """
+    compat_fills, exact_fills = compat.fills, exact.fills
     kind = exact_fills["kind"]
     funded = kind == Kind.FUNDING
     fees = float(exact_fills["fee"].sum() - compat_fills["fee"].sum())
     funding = float(exact_fills["pnl"][funded].sum())
-    open_exact = _open(exact_fills, last_price, inverse)
-    open_compat = _open(compat_fills, last_price, inverse)
+    open_exact = _open(exact, inverse)
+    open_compat = _open(compat, inverse)
     realised = float(exact_fills["pnl"][~funded].sum() - compat_fills["pnl"].sum())
     hidden = _hidden_by_floor(compat_fills, starting_balance)
     shared = _fills_on_shared_prints(exact_fills[~funded])
+    early = {run.outcome for run in (compat, exact)} != {"end"}
+    ended = Cause(
+        "ended early",
+        None,
+        f"exact: {_end_of(exact)}; compat: {_end_of(compat)}: compare with care",
+    )
     return [
+        *([ended] if early else []),
         Cause(
             "fees",
             fees,
@@ -109,10 +123,14 @@ def _total(values: npt.NDArray[np.float64]) -> float:
     return float(values.sum())
 
 
-def _open(fills: npt.NDArray[np.void], price: float, inverse: bool) -> float:
-    if not len(fills):
+def _open(run: Ran, inverse: bool) -> float:
+    if not len(run.fills):
         return 0.0
-    return float(open_pnl_at(fills[-1:], np.array([price]), inverse=inverse)[0])
+    return float(open_pnl_at(run.fills[-1:], np.array([run.last_price]), inverse=inverse)[0])
+
+
+def _end_of(run: Ran) -> str:
+    return f"{run.outcome.replace('_', ' ')} after {number(run.duration_ms / MS_PER_HOUR, 4)} h"
 
 
 def _hidden_by_floor(fills: npt.NDArray[np.void], starting_balance: float) -> float:
@@ -123,7 +141,8 @@ def _hidden_by_floor(fills: npt.NDArray[np.void], starting_balance: float) -> fl
 
 
 def _fills_on_shared_prints(fills: npt.NDArray[np.void]) -> int:
-    same = fills["tick"][1:] == fills["tick"][:-1]
+    # A market stop is counted at the print before it, but comes in a millisecond of its own.
+    same = (np.diff(fills["tick"]) == 0) & (np.diff(fills["ts_ms"]) == 0)
     return int(np.count_nonzero(np.append(same, False) | np.append(False, same)))
 
 

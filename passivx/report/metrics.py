@@ -54,9 +54,15 @@ def equity_at_fills(fills: npt.NDArray[np.void], *, inverse: bool) -> npt.NDArra
 
 
 def compat_summary(
-    fills: npt.NDArray[np.void], *, starting_balance: float, start_ms: int, end_ms: int
+    fills: npt.NDArray[np.void],
+    *,
+    starting_balance: float,
+    start_ms: int,
+    end_ms: int,
+    last_price: float,
+    inverse: bool,
 ) -> dict[str, Any]:
-    """Return the figures the original printed, by its names.
+    """Return the figures the original printed, by its names, and what it kept quiet about.
 
     net_pnl_plus_fees = Σ (pnl + fee); profit_sum = Σ pnl of all but stops, loss_sum = Σ pnl of
     stops, fee_sum = Σ fee (negative = paid); gain = (starting_balance + net_pnl_plus_fees) /
@@ -64,6 +70,10 @@ def compat_summary(
     gain <= 0 or no time passed, infinite where that overflows; closest_liq = least relative
     distance of a print to the liquidation price; hours between consecutive fills; biggest position.
     No fill at all: gain 1, sums 0, distances 1.
+
+    Kept quiet: open_pnl of the last position at ``last_price``, and final_equity =
+    starting_balance + net_pnl_plus_fees + open_pnl, with the losses that the balance floor hides
+    from the balance. loss_profit_ratio and volume are those of `exact_summary`.
     """
     kind = fills["kind"]
     stops = (kind == Kind.STOP_LOSS_LIQ_DIFF) | (kind == Kind.STOP_LOSS_POS_PRICE_DIFF)
@@ -73,12 +83,19 @@ def compat_summary(
     gaps_ms = np.diff(fills["ts_ms"])
     closest_long = float(fills["closest_long_liq"].min(initial=1.0))
     closest_short = float(fills["closest_short_liq"].min(initial=1.0))
+    profit_sum, loss_sum = float(fills["pnl"][~stops].sum()), float(fills["pnl"][stops].sum())
+    last = fills[-1:]
+    open_pnl = float(open_pnl_at(last, np.full(len(last), last_price), inverse=inverse).sum())
     return {
         "starting_balance": starting_balance,
+        "final_equity": starting_balance + net + open_pnl,
+        "open_pnl": open_pnl,
         "net_pnl_plus_fees": net,
-        "profit_sum": float(fills["pnl"][~stops].sum()),
-        "loss_sum": float(fills["pnl"][stops].sum()),
+        "profit_sum": profit_sum,
+        "loss_sum": loss_sum,
+        "loss_profit_ratio": _loss_profit_ratio(profit_sum, loss_sum),
         "fee_sum": float(fills["fee"].sum()),
+        "volume": _volume(fills, inverse),
         "gain": gain,
         "n_days": n_days,
         "average_daily_gain": _daily(gain, n_days),

@@ -401,12 +401,21 @@ def test_a_print_at_a_level_makes_one_stop_due_until_the_requote() -> None:
     assert bot.plan() == []
     assert bot.live == [(4, "IN_BOOK", 985.0, -3.0), (5, "IN_BOOK", 1002.0, -5.0)]
     bot.fill(4, 3.0, 5.0)
-    bot.plan()
-    bot.flow.print(970.0)  # filled, but still the same minute
-    assert not bot.flow.due
-    bot.requote()
+    assert bot.plan() == [("PLACE", 6, 949.0, 5.0)]  # at 985 re-entries are welcome again
+    bot.settle()
+    # Filled, but before the requote: no other stop, yet what was stopped is not bought back.
     bot.flow.print(970.0)
     assert bot.flow.due
+    bot.see(970.0)
+    assert bot.plan() == [("CANCEL", 6, 949.0, 5.0)]
+    bot.settle()
+    bot.flow.print(969.0)  # that is known already
+    assert not bot.flow.due
+    assert bot.requote() == []
+    bot.flow.print(970.0)
+    assert bot.flow.due
+    assert bot.plan()[0][0] == "CANCEL"  # the close makes room for the second stop
+    assert bot.settle()[0] == ("PLACE", 7, 971.0, -3.0)
 
 
 def test_the_liquidation_level_is_looked_at_first() -> None:

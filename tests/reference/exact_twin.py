@@ -357,6 +357,7 @@ class Run:
         self.n_sent = 0
         self.n_arrived = 0
         self.orders: list[Live] = []  # not gone, in the order they were sent
+        self.carried = {1: 0.0, -1: 0.0}  # volume: what floor cut off a share at our price
         self.funding_rate = math.nan
         self.funding_at: dict[int, list[float]] = {}
         self.records: list[Record] = []
@@ -416,7 +417,7 @@ class Run:
         for i in prints:
             self.take_print(i)
         first = bool(prints) and prints[0] == 0
-        if first or len(self.records) > n_records or self.bot.due:
+        if first or len(self.records) > n_records or self.bot.plan_due:
             self.bot.plan()
         self.arrivals_and_groups()
         for rate in self.funding_at.get(self.now, ()):
@@ -460,7 +461,10 @@ class Run:
         left_k, at_price_k = WHOLE, WHOLE if self.s.fill == "touch" else 0
         if self.s.fill == "volume":
             left_k = steps_below(float(self.s.qty[i]), self.qty_step)
-            at_price_k = math.floor(left_k * self.s.queue_share)
+            if any(self.rests(order, hit) and order.price == price for order in self.orders):
+                share = left_k * self.s.queue_share + self.carried[hit]
+                at_price_k = math.floor(share)
+                self.carried[hit] = share - at_price_k
         while True:
             order, most_k = self.next_to_fill(hit, price, left_k, at_price_k)
             if self.is_liquidated_before(order, price, hit):
@@ -487,7 +491,7 @@ class Run:
         best: tuple[float, int] = (math.inf, 0)
         found, share_k = None, 0
         for order in self.orders:
-            if order.state is not State.RESTING or order.side != hit:
+            if not self.rests(order, hit):
                 continue
             through = hit * price < hit * order.price
             most_k = left_k if through else min(left_k, at_price_k)
@@ -496,11 +500,17 @@ class Run:
                 best, found, share_k = rank, order, most_k
         return found, share_k
 
+    def rests(self, order: Live, side: int) -> bool:
+        return order.state is State.RESTING and order.side == side
+
     def is_liquidated_before(self, order: Live | None, price: float, hit: int) -> bool:
+        if order is not None:
+            return self.is_beyond_liquidation(order.price)
+        return self.account.side == hit and self.is_beyond_liquidation(price)
+
+    def is_beyond_liquidation(self, price: float) -> bool:
         side, liq = self.account.side, self.account.liq
-        if side != hit or not liq > 0.0 or not side * price <= side * liq:
-            return False
-        return order is None or side * order.price <= side * liq
+        return side != 0 and liq > 0.0 and side * price <= side * liq
 
     def fill_order(self, order: Live, qty_k: int) -> None:
         order.qty_k -= qty_k
@@ -537,6 +547,8 @@ class Run:
             self.bot.on_market_arrival(message.stop)
             if fills:
                 price = self.book.bid if message.side < 0 else self.book.ask
+                if self.is_beyond_liquidation(price):
+                    self.liquidate()
                 rate = self.market.taker_fee
                 self.fill(message.side, qty_k, price, rate, message.stop.kind)
             return fills
@@ -617,6 +629,8 @@ class Bot:
         self.due = 0  # kind of a stop that the next plan starts
         self.outstanding: Stop | None = None
         self.may_start = True
+        self.plan_due = False
+        self.planned_beyond = False  # the last plan was made at or beyond a level
         self.close_base_k = 0
 
     def view(self) -> Array:
@@ -650,8 +664,13 @@ class Bot:
 
     def look_at_levels(self) -> None:
         held = self.run.account.size_k != 0
-        if held and not self.outstanding and not self.due and self.may_start:
-            self.due = self.level_reached()
+        if not held or self.outstanding or self.due or not (reached := self.level_reached()):
+            return
+        if self.may_start:
+            self.due = reached
+            self.plan_due = True
+        elif not self.planned_beyond:
+            self.plan_due = True
 
     def on_fill(self, kind: int, qty_k: int, side_before: int) -> None:
         account = self.run.account
@@ -686,6 +705,8 @@ class Bot:
     def plan(self, *, at_requote: bool = False) -> None:
         run, s = self.run, self.run.s
         view = self.view()
+        self.plan_due = False
+        self.planned_beyond = run.account.size_k != 0 and self.level_reached() != 0
         self.wanted = plan_ideal(view, s.strategy, s.market)
         sent = plan_sent(self.wanted, view, s.strategy, s.market)
         if self.due:

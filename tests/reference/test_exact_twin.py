@@ -257,6 +257,29 @@ def test_no_reentry_while_a_stop_is_outstanding() -> None:
     ]
 
 
+def test_what_was_stopped_is_not_bought_back_when_the_price_falls_again() -> None:
+    # The stop of 5 fills at 501, above the level: that plan sends a rung for the 5 that are left,
+    # at floor(1000 × 0.95 / 13) × 13 = 949, resting from 601 on. Back at 979 no other stop may
+    # start before 1000, but the rung is cancelled: sent at 700, gone at 800.
+    prints: list[Print] = [*STOPPED, (501, 986.0, "sells"), (700, 979.0, "buys")]
+    rung = [(4, "STOP_LOSS_POS_PRICE_DIFF", -5.0, 985.0), (6, "REENTRY", 5.0, 949.0)]
+    assert fills(run([*prints, (799, 940.0, "buys")], **STOPPING))[1:] == rung
+    assert fills(run([*prints, (801, 940.0, "buys")], **STOPPING))[1:] == rung[:1]
+    # The second print beyond it asks for nothing more.
+    more: list[Print] = [(701, 978.0, "buys"), (801, 940.0, "buys")]
+    assert fills(run([*prints, *more], **STOPPING))[1:] == rung[:1]
+
+
+def test_a_stop_does_not_cost_more_than_liquidation() -> None:
+    # Levered: long 100 at 1000, L = 90,000 / 99.6. Only sellers' prints, so nothing reaches it by
+    # the rule; the stop of 50, due at 900, would sell at the bid of 400, one step below 700: 699.
+    prints: list[Print] = [*LONG, (350, 900.0, "sells"), (400, 700.0, "sells")]
+    got = run([*prints, (500, 720.0, "sells")], **(LEVERED | MARKET_STOP))
+    assert fills(got)[1:] == [(3, "LIQUIDATION", -100.0, pytest.approx(90_000 / 99.6))]
+    assert (got.records[1]["ts_ms"], got.outcome) == (450, "long_liquidation")
+    assert got.records[1]["balance"] >= 90_000.0  # isolated: the margin of 10,000 at most
+
+
 def test_a_market_stop_fills_at_the_bid_when_it_arrives() -> None:
     got = run(
         [*STOPPED, (399, 981.0, "buys"), (500, 982.0, "buys")], **STOPPING, market_stop_loss=True
@@ -313,6 +336,14 @@ def test_a_prints_volume_is_shared_best_first(queue_share: float, at_price: floa
     got = run(prints, fill="volume", queue_share=queue_share, n_entry_orders=2)
     want = [(2, "REENTRY", 10.0, 949.0), (2, "REENTRY", at_price, 923.0)]
     assert fills(got)[1:] == want[: 2 if at_price else 1]
+
+
+def test_a_share_carries_over_what_it_leaves() -> None:
+    # The buy of 10 at 1000 rests from 101 on. 0.375, 0.75, 1.125: the third print brings one whole.
+    prints = [*START] + [(200 + i, 1000.0, "buys", 1.0) for i in range(3)]
+    assert fills(run(prints[:-1], fill="volume", queue_share=0.375)) == []
+    got = run(prints, fill="volume", queue_share=0.375)
+    assert fills(got) == [(3, "ENTRY", 1.0, 1000.0)]
 
 
 def test_funding_moves_the_wallet_of_a_position_and_nothing_while_flat() -> None:
