@@ -196,7 +196,7 @@ def check_options(
     queue_share: float = 0.0,
     funding: FundingSource | None = None,
 ) -> None:
-    """Raise what `backtest` would refuse these for, before the ticks are read.
+    """Raise what `backtest` would refuse these for, or leave unused, before the ticks are read.
 
     Raises
     ------
@@ -215,6 +215,9 @@ def check_options(
         cancel_latency_ms=latency_ms if cancel_latency_ms is None else cancel_latency_ms,
         queue_share=queue_share,
     )
+    if not problems and queue_share != 0.0 and fill != "volume":
+        message, remedy = "is for fill 'volume' only", "choose that, or leave it out"
+        problems.append(Problem("queue_share", queue_share, message, remedy))
     if problems:
         raise ConfigError(problems)
     _series_for(config, funding)

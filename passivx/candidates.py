@@ -97,9 +97,6 @@ def run_problems(fill: str, **numbers: Any) -> list[Problem]:
             problems.append(Problem(name, value, f"must be {text}"))
     if fill not in FILLS:
         problems.append(Problem("fill", fill, f"must be one of {', '.join(FILLS)}"))
-    elif fill != "volume" and not problems and numbers["queue_share"] != 0.0:
-        message, remedy = "is for fill 'volume' only", "choose that, or leave it out"
-        problems.append(Problem("queue_share", numbers["queue_share"], message, remedy))
     return problems
 
 

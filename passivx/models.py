@@ -78,6 +78,9 @@ def _rising(tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
     floors = [tier.floor for tier in tiers]
     if floors != sorted(set(floors)) or (floors and floors[0] != 0.0):
         raise wanted("tiers whose floors start at 0 and rise")
+    rates = [tier.maintenance_rate for tier in tiers]
+    if rates != sorted(rates):
+        raise wanted("tiers whose maintenance rates rise with the floors")
     return tiers
 
 
@@ -89,6 +92,10 @@ _Fee = Annotated[float, Number("(-0.1, 0.1)")]
 class Tier:
     """One maintenance-margin tier; it holds from ``floor`` (notional in settle currency) upward.
 
+    Maintenance margin = notional × maintenance_rate − deduction. Without a ``deduction`` it is the
+    one that keeps the margin from jumping at the floor, which is how the venues make theirs:
+    the one before + floor × (rate − rate before).
+
     Raises
     ------
     ConfigError
@@ -97,7 +104,7 @@ class Tier:
 
     floor: Annotated[float, Number("[0, inf)")]
     maintenance_rate: Annotated[float, Number("[0, 1)")]
-    deduction: Annotated[float, Number("[0, inf)")] = 0.0
+    deduction: Annotated[float, Number("[0, inf)")] | None = None
     max_leverage: Annotated[float, Number("[1, inf]")] = math.inf
 
     @model_validator(mode="wrap")
@@ -169,9 +176,9 @@ class Market:
     def to_json(self) -> str:
         """Return the market file: `load_market` reads it back equal."""
         rules = asdict(self)
-        # A tier without a limit says nothing, as in the venues' own tables: JSON has no infinity.
+        # What a tier does not limit it does not mention: JSON has no infinity.
         rules["tiers"] = [
-            {name: value for name, value in tier.items() if value != math.inf}
+            {name: value for name, value in tier.items() if value not in (None, math.inf)}
             for tier in rules["tiers"]
         ]
         return json.dumps(rules, indent=4) + "\n"
@@ -198,7 +205,18 @@ class Market:
         tiers = self.tiers or (
             Tier(floor=0.0, maintenance_rate=DEFAULT_MAINTENANCE_RATE[self.inverse]),
         )
-        return np.array([(t.floor, t.maintenance_rate, t.deduction) for t in tiers], TIER_DTYPE)
+        out = np.zeros(len(tiers), TIER_DTYPE)
+        rate, deduction = Decimal(0), Decimal(0)
+        for row, tier in zip(out, tiers, strict=True):
+            step = Decimal(repr(tier.maintenance_rate)) - rate
+            rate += step
+            if tier.deduction is None:
+                deduction += Decimal(repr(tier.floor)) * step
+            else:
+                deduction = Decimal(repr(tier.deduction))
+            row["floor"], row["maintenance_rate"] = tier.floor, tier.maintenance_rate
+            row["deduction"] = float(deduction)
+        return out
 
 
 def load_market(source: Path | str | Mapping[str, Any]) -> Market:

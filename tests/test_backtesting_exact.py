@@ -162,7 +162,7 @@ def test_liquidation_by_hand_and_the_tiers_move_it():
     assert end["balance"] == pytest.approx(91.0)
     assert (end["pos_size"], end["liq_price"], end["closest_liq"]) == (0.0, 0.0, 1.0)
     assert tiered.outcome == "long_liquidation"
-    assert (tiered.n_ticks, tiered.equity["ts_ms"][-1], tiered.end_ms) == (5, 151, 152)
+    assert (tiered.n_ticks, tiered.equity["ts_ms"][-1], tiered.end_ms) == (5, 151, 151)
     summary = tiered.summary
     assert summary["closest_liq"] == 0.0
     assert summary["n_liquidations"] == 1
@@ -306,7 +306,9 @@ def test_a_broken_run_is_the_unbroken_one_cut_after_the_record():
         assert cut.equity["ts_ms"][-1] == cut.fills["ts_ms"][-1]
         assert cut.n_ticks == cut.fills["tick"][-1] + 1 < whole.n_ticks
         assert cut.summary["outcome"] == "break:twelve"
-        assert cut.end_ms == whole.end_ms
+        assert cut.end_ms == cut.fills["ts_ms"][-1]
+        assert cut.last_price == ticks.price[cut.n_ticks - 1]
+        assert cut.how["break_on"] == entries[1:]
 
 
 def test_a_condition_that_never_holds_changes_nothing():
@@ -399,11 +401,15 @@ def test_what_flat_settings_may_leave_out():
     result = run(*ROUND_TRIP)
     assert {name: result.settings[name] for name in (
         "n_entry_orders", "market_stop_loss", "cross_mode", "latency_simulation_ms",
-        "cancel_latency_ms", "funding_fee_collect_mode", "fill", "queue_share", "n_fundings",
+        "cancel_latency_ms", "funding_fee_collect_mode",
     )} == {
         "n_entry_orders": 8, "market_stop_loss": False, "cross_mode": True,
         "latency_simulation_ms": 100.0, "cancel_latency_ms": 100.0,
-        "funding_fee_collect_mode": False, "fill": "cross", "queue_share": 0.0, "n_fundings": 0,
+        "funding_fee_collect_mode": False,
+    }  # fmt: skip
+    assert result.how == {
+        "cancel_latency_ms": 100.0, "fill": "cross", "queue_share": 0.0, "funding_rates": 0,
+        "break_on": [],
     }  # fmt: skip
     sides = {k: v for k, v in SETTINGS.items() if k not in ("do_long", "do_shrt")}
     both = backtest_flat(make_ticks((1, 100.0, "buys")), sides).settings
@@ -431,9 +437,9 @@ def test_a_result_folder_reads_back(tmp_path):
     about, summary = json.loads((tmp_path / "r" / "summary.json").read_text()).values()
     assert summary == json.loads(json.dumps(result.summary))
     assert {k: about[k] for k in ("latency_ms", "cancel_latency_ms", "fill", "queue_share",
-                                  "n_fundings", "starting_balance")} == {
+                                  "funding_rates", "break_on", "starting_balance")} == {
         "latency_ms": 100.0, "cancel_latency_ms": 10, "fill": "touch", "queue_share": 0.0,
-        "n_fundings": 1, "starting_balance": 1000.0,
+        "funding_rates": 1, "break_on": [], "starting_balance": 1000.0,
     }  # fmt: skip
     for name, table in (("fills", result.fills), ("equity", result.equity)):
         with (tmp_path / "r" / f"{name}.csv").open() as file:

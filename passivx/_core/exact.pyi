@@ -24,6 +24,6 @@ def run(
     funding: npt.NDArray[np.void],
     *,
     breaks: npt.NDArray[np.void] | None = None,
-    chunk: int = 10_000_000,
+    chunk: int = 250_000,
     progress: Callable[[int], object] | None = None,
 ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void], Outcome, int, int, float, float]: ...

@@ -22,8 +22,8 @@ from passivx._core.flow cimport (
     stop_trigger,
 )
 from passivx._core.matching cimport (
-    Answer, Execution, Print, Resting, Touch, Venue, book_print, book_start, cancel, drop_useless,
-    fill_trigger, next_fill, open_pnl, place, print_of, settle_funding, touch_of,
+    Answer, Execution, Print, Resting, Touch, Venue, book_print, book_start, cancel, drop_order,
+    fill_trigger, next_fill, open_pnl, place, settle_funding, take_print, touch_of,
 )
 from passivx._core.memory cimport with_room
 from passivx._core.types cimport Equity, Fill, Funding, Kind, Market, Strategy, Tier
@@ -154,16 +154,17 @@ cdef void add_equity(Run* r, int64_t ts_ms) noexcept nogil:
     r.n_equity += 1
     point.ts_ms = ts_ms
     point.wallet = r.venue.account.wallet
-    point.equity = r.venue.account.wallet + open_pnl(r.venue, r.price[r.at - 1])
+    point.equity = r.venue.account.wallet + open_pnl(r.venue, r.venue.book.last)
 
 
 cdef inline void note_distance(Run* r, double price) noexcept nogil:
+    # Relative distance to liquidation; none at all for a print beyond it that did not liquidate.
     cdef double liq = r.venue.account.liq_price
     cdef double distance
     if r.venue.account.size != 0.0 and liq > 0.0:
-        distance = fabs(price - liq) / price
+        distance = (price - liq if r.venue.account.size > 0.0 else liq - price) / price
         if distance < r.closest:
-            r.closest = distance
+            r.closest = distance if distance > 0.0 else 0.0
 
 
 cdef inline void note_loss(Run* r, double loss) noexcept nogil:
@@ -243,10 +244,10 @@ cdef void take_fill(Run* r, const Execution* ex) noexcept nogil:
     kind = flow_filled(r.flow, ex.id, fabs(ex.qty))
     record(r, ex, kind)
     if ex.turned:
-        id = drop_useless(r.venue)
+        id = drop_order(r.venue, ex)
         while id != 0:
             flow_gone(r.flow, id)
-            id = drop_useless(r.venue)
+            id = drop_order(r.venue, ex)
 
 
 cdef void take_liquidation(Run* r, const Execution* ex) noexcept nogil:
@@ -261,7 +262,7 @@ cdef void take_liquidation(Run* r, const Execution* ex) noexcept nogil:
 cdef void hear_print(Run* r, Py_ssize_t i) noexcept nogil:
     # A print that may fill something, liquidate, or reach a stop level.
     cdef double price = r.price[i]
-    cdef Print p = print_of(r.venue, price, r.qty[i], r.buyer_maker[i])
+    cdef Print p = take_print(r.venue, price, r.qty[i], r.buyer_maker[i])
     cdef Execution ex
     cdef Answer answer
     r.at = i + 1
@@ -296,6 +297,7 @@ cdef void set_triggers(const Run* r, double* below, double* above) noexcept nogi
     stop = stop_trigger(r.flow)
     for row in range(2):
         # At or beyond counts for both levels: one double further, a strict comparison says so.
+        # The other side's prints do not liquidate, but what they fill beyond the level does.
         if size > 0.0:
             if liq > 0.0:
                 below[row] = max(below[row], nextafter(liq, INFINITY))
@@ -365,7 +367,7 @@ cdef void look_at_market(Run* r) noexcept nogil:
     cdef Touch touch
     cdef const Market* market = &r.venue.market
     # What the other side printed last is its price, whatever was before: no need to look further.
-    while k >= r.booked and r.buyer_maker[k] == r.buyer_maker[last]:
+    while k >= r.booked and (r.buyer_maker[k] != 0) == (r.buyer_maker[last] != 0):
         k -= 1
     if k >= r.booked:
         if r.buyer_maker[k]:
@@ -579,9 +581,7 @@ cdef void begin(Run* r, const Settings* s) noexcept nogil:
     r.closest_liq = 1.0
     r.broken_by = -1
     r.starting_balance = s.starting_balance
-    r.at = 1                   # the equity at the start is at the first price
     add_equity(r, start_ms)
-    r.at = 0
 
 
 cdef void finish(Run* r) noexcept nogil:
@@ -597,7 +597,7 @@ def run(
     const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
     const uint8_t[::1] buyer_maker, const Settings[::1] settings, const Tier[::1] tiers,
     const Funding[::1] funding, *, const Instruction[::1] breaks=None,
-    Py_ssize_t chunk=10_000_000, progress=None,
+    Py_ssize_t chunk=250_000, progress=None,
 ):
     """Replay prints against a strategy at a venue with latency: docs/backtest.md.
 
@@ -680,12 +680,14 @@ def run(
             PyErr_CheckSignals()
             if progress is not None:
                 progress(r.at)
+            if r.outcome == Outcome.RUNNING and r.at == n:
+                raise ValueError("ts_ms must be in time order")
+        finish(r)
         if r.outcome == Outcome.OUT_OF_MEMORY:
             raise MemoryError("the record of the run could not grow")
         if r.outcome == Outcome.BROKEN_IDENTITY:
             raise AssertionError(
                 f"wallet {r.venue.account.wallet} is not {r.starting_balance} + {r.booked_money}")
-        finish(r)
         fills = np.empty(r.n_fills, _FILL_DTYPE)
         equity = np.empty(r.n_equity, _EQUITY_DTYPE)
         _copy(fills, equity, r)

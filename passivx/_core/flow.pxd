@@ -50,7 +50,7 @@ cdef struct Queue:             # what one side still has to send for the last pl
     int on_its_way             # messages of the last group that have not arrived
 
 cdef struct Flow:
-    View view                  # the driver keeps market and account in it up to date
+    View view                  # the driver keeps the market in it up to date
     Strategy strategy
     Market market
     FlowRules rules

@@ -1,10 +1,9 @@
 """The order flow: when to plan, what differs from what is live, in which groups it is sent.
 
 A struct machine between the planner and a venue, for backtest, dry-run and live alike. The driver
-keeps market and account in ``flow.view`` up to date, tells what happened (``flow_print``,
-``flow_filled``, ``flow_placed``, ``flow_refused``, ``flow_gone``, ``flow_arrived``,
-``flow_account``), plans when ``flow.due`` or at a requote, and carries the messages of
-``flow.outbox`` to the venue. docs/backtest.md states the rules (*Planning moments*, *Groups*,
+keeps the market in ``flow.view`` up to date, tells what happened (``flow_print``, ``flow_account``,
+``flow_filled``, ``flow_placed``, ``flow_refused``, ``flow_gone``, ``flow_arrived``), plans when
+``flow.due`` or at a requote, and carries the messages of ``flow.outbox`` to the venue. docs/backtest.md states the rules (*Planning moments*, *Groups*,
 *Stops*). Row 0 of a pair stands for buys, row 1 for sells.
 """
 
@@ -14,7 +13,7 @@ from libc.math cimport INFINITY, NAN, fabs, isfinite
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset
-from passivx._core.formulas cimport grid_near, near_to
+from passivx._core.formulas cimport grid_near, min_order_qty, near_to
 from passivx._core.grid cimport (
     budget, create, max_position, plan, stop_levels, stop_reached,
 )
@@ -188,8 +187,9 @@ cdef void flow_refused(Flow* flow, int64_t id, bint would_take) noexcept nogil:
 
 cdef void flow_arrived(Flow* flow, const Message* message) noexcept nogil:
     # A message has reached the venue, whatever came of it: its group is one nearer to its end.
-    if message.what != What.PLACE_AT_MARKET:
-        flow.queues[0 if message.side > 0 else 1].on_its_way -= 1
+    cdef Queue* queue = &flow.queues[0 if message.side > 0 else 1]
+    if message.what != What.PLACE_AT_MARKET and queue.on_its_way > 0:
+        queue.on_its_way -= 1
 
 
 # --- comparison -------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ cdef void plan_and_send(Flow* flow, bint requote) noexcept nogil:
     cdef View* v = &flow.view
     cdef Queue* queue
     cdef Live* order
-    cdef int i, n, row
+    cdef int i, n, row, found
     cdef int guess = 0
     cdef int nearest = -1
     flow.due = False
@@ -394,23 +394,27 @@ cdef void plan_and_send(Flow* flow, bint requote) noexcept nogil:
         v.stop_qty = flow.ideal[0].qty
         flow.armed = False
         if flow.rules.market_stop_loss:
-            send_order(flow, &flow.ideal[0], &flow.ideal[0], True)
-            flow.stop_id = flow.last_id
-    if flow.stop_id != 0:
-        flow.taken[0] = True   # on its way at market
+            flow.taken[0] = True   # on its way at market
+            if flow.n_live < MAX_LIVE:
+                send_order(flow, &flow.ideal[0], &flow.ideal[0], True)
+                flow.stop_id = flow.last_id
+            else:
+                end_stop(flow)     # so many answers are missing that nothing more can be told apart
+    elif flow.stop_id != 0:
+        flow.taken[0] = True
 
     for i in range(flow.n_live):
         order = &flow.live[i]
         if order.state == LiveState.CANCELLING or order.at_market:
             continue
-        row = match(flow, &order.ideal, n, guess)
-        if row >= 0:
-            guess = row + 1
-            order.ideal.kind = flow.ideal[row].kind
+        found = match(flow, &order.ideal, n, guess)
+        if found >= 0:
+            guess = found + 1
+            order.ideal.kind = flow.ideal[found].kind
             if order.price != order.ideal.price and order.ideal.kind != Kind.ENTRY:
                 flow.settled = False
-            if not (requote and worth_moving(flow, order, &flow.ideal[row], row == nearest)):
-                flow.taken[row] = True
+            if not (requote and worth_moving(flow, order, &flow.ideal[found], found == nearest)):
+                flow.taken[found] = True
                 continue
         queue_cancel(flow, order)
 
@@ -460,11 +464,16 @@ cdef void flow_requote(Flow* flow) noexcept nogil:
     # The requote time: refused slots are free again, stops may start, an outstanding one follows.
     cdef View* v = &flow.view
     cdef int64_t side = 1 if v.size > 0.0 else -1
+    cdef double least
     flow.n_refused = 0
     flow.armed = True
     if v.stop_qty > 0.0 and flow.stop_id == 0:
         if stop_reached(side, v.last_price, flow.levels):
             v.stop_price = v.ask if side > 0 else v.bid
+            # What a partial fill has left over may be less than the venue takes.
+            least = min_order_qty(v.stop_price, &flow.market)
+            if v.stop_qty < least:
+                v.stop_qty = min(least, fabs(v.size))
         else:
             end_stop(flow)
     if not requote_is_idle(flow):

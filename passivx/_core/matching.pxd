@@ -13,7 +13,7 @@ cpdef enum FillMode:           # when a print fills a resting order
 cdef enum Answer:              # to a message, and to "what does this print do next?"
     NOTHING = 0
     FILLED = 1
-    LIQUIDATED = 2             # the end: no order is left
+    LIQUIDATED = 2             # the end
     RESTS = 3
     WOULD_TAKE = 4             # refused: post-only
     WOULD_NOT_REDUCE = 5       # refused: reduce-only, without a position to reduce
@@ -75,12 +75,12 @@ cdef void book_print(
     Book* book, double price, bint buyer_maker, const Market* market) noexcept nogil
 cdef Touch touch_of(const Book* book, const Market* market) noexcept nogil
 cdef double open_pnl(const Venue* venue, double price) noexcept nogil
-cdef Print print_of(
+cdef Print take_print(
     Venue* venue, double price, double qty, bint buyer_maker) noexcept nogil
 cdef Answer next_fill(Venue* venue, Print* p, Execution* out) noexcept nogil
 cdef Answer place(
     Venue* venue, const Resting* order, int64_t side, bint at_market, Execution* out) noexcept nogil
 cdef bint cancel(Venue* venue, int64_t id, int64_t side) noexcept nogil
-cdef int64_t drop_useless(Venue* venue) noexcept nogil
+cdef int64_t drop_order(Venue* venue, const Execution* ex) noexcept nogil
 cdef double settle_funding(Venue* venue, double rate) noexcept nogil
 cdef double fill_trigger(const Venue* venue, int64_t side) noexcept nogil

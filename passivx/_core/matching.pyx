@@ -10,7 +10,7 @@ import numpy as np
 from libc.math cimport INFINITY, fabs, floor, isfinite, nextafter
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memmove
+from libc.string cimport memmove, memset
 from passivx._core.formulas cimport (
     average_entry, ceil_steps, ceil_to, cost, floor_steps, grid_near, grid_value, liquidation_price,
     near_to, pnl,
@@ -141,8 +141,6 @@ cdef void liquidate(Venue* venue, Execution* out) noexcept nogil:
     a.entry_price = 0.0
     a.liq_price = 0.0
     a.equity = a.wallet
-    venue.n_orders[0] = 0
-    venue.n_orders[1] = 0
 
 
 cdef double settle_funding(Venue* venue, double rate) noexcept nogil:
@@ -166,7 +164,7 @@ cdef bint rests_at(const Venue* venue, int row, double price) noexcept nogil:
     return False
 
 
-cdef Print print_of(
+cdef Print take_print(
     Venue* venue, double price, double qty, bint buyer_maker
 ) noexcept nogil:
     cdef Print p
@@ -306,8 +304,10 @@ cdef bint cancel(Venue* venue, int64_t id, int64_t side) noexcept nogil:
     return False
 
 
-cdef int64_t drop_useless(Venue* venue) noexcept nogil:
-    # Cancels one reduce-only order that no longer reduces and returns its id; 0 when none is left.
+cdef int64_t drop_order(Venue* venue, const Execution* ex) noexcept nogil:
+    # Cancels one order that the venue cancels by itself after an execution that turned the
+    # position: a reduce-only one that no longer reduces, after a liquidation any. Returns its id; 0
+    # when none is left.
     cdef int row
     cdef int64_t id
     cdef Py_ssize_t i
@@ -315,7 +315,7 @@ cdef int64_t drop_useless(Venue* venue) noexcept nogil:
         if (1 if row else -1) * venue.account.size > 0.0:
             continue
         for i in range(venue.n_orders[row]):
-            if venue.orders[row][i].reduce_only:
+            if venue.orders[row][i].reduce_only or ex.id == 0:
                 id = venue.orders[row][i].id
                 remove(venue, row, i)
                 return id
@@ -386,6 +386,7 @@ cdef class PaperVenue:
         ):
             if not least <= number <= most:
                 raise ValueError(f"{name} must be in [{least:g}, {most:g}], was {number}")
+        memset(v, 0, sizeof(Venue))
         self._tiers = tiers
         v.tiers, v.n_tiers = &tiers[0], tiers.shape[0]
         v.market = market[0]
@@ -404,8 +405,8 @@ cdef class PaperVenue:
         -------
         list of (execution, account, cancelled)
             In the order they happened: a record of EXECUTION_DTYPE (id 0 is the liquidation), the
-            account after it (ACCOUNT_DTYPE), and the ids of the reduce-only orders the venue
-            cancelled because the position was gone.
+            account after it (ACCOUNT_DTYPE), and the ids of the orders the venue cancelled because
+            of it: reduce-only ones when the position was gone, all of them at a liquidation.
         """
         cdef Print p
         cdef Execution ex
@@ -414,7 +415,7 @@ cdef class PaperVenue:
         if not 0.0 <= qty < INFINITY:
             raise ValueError(f"qty must be finite and >= 0, was {qty}")
         book_print(&self._venue.book, price, buyer_maker, &self._venue.market)
-        p = print_of(self._venue, price, qty, buyer_maker)
+        p = take_print(self._venue, price, qty, buyer_maker)
         out = []
         answer = next_fill(self._venue, &p, &ex)
         while answer != Answer.NOTHING:
@@ -476,10 +477,10 @@ cdef class PaperVenue:
         executions[0] = ex[0]
         cancelled = []
         if ex.turned:
-            id = drop_useless(self._venue)
+            id = drop_order(self._venue, ex)
             while id != 0:
                 cancelled.append(id)
-                id = drop_useless(self._venue)
+                id = drop_order(self._venue, ex)
         return out[0], self.account, cancelled
 
     @property

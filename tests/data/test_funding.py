@@ -78,6 +78,7 @@ def test_takes_a_path_as_text_too(tmp_path):
     [
         SERIES,
         tuple(SERIES),
+        [{"fundingTime": t, "fundingRate": str(rate)} for t, rate in SERIES],
         [list(pair) for pair in SERIES],
         reversed(SERIES),
         (pair for pair in SERIES),
@@ -139,7 +140,7 @@ BAD = {
     "infinity": (csv("inf,0.1"), ":3: ", ("'inf'", "finite")),
     "text": (csv(f"{SECOND},abc"), ":3: ", ("'abc'", "number", "correct")),
     "a date": (csv("2023-11-15 08:00,0.1"), ":3: ", ("'2023-11-15 08:00'", "number")),
-    "an empty field": (csv(f"{SECOND},"), ":3: ", ("''", "number")),
+    "an empty field": (csv(f"{SECOND},"), ":3: ", ("empty value",)),
     "the same time twice": (csv(f"{SECOND},0.1", f"{FIRST},0.1"), ":4: ", (str(FIRST), "keep one")),
     "no rate column": (f"ts_ms,price\n{FIRST},1\n", ":1: ", ("rate column", "price")),
     "no time column": ("day,rate\n1,1\n", ":1: ", ("time column", "ts_ms", "day")),
@@ -167,13 +168,13 @@ BAD = {
     "JSON text": (
         entries({"fundingTime": SECOND, "fundingRate": "n/a"}), ": entry [1]: ", ("'n/a'",)),
     "JSON null": (
-        entries({"fundingTime": SECOND, "fundingRate": None}), ": entry [1]: ", ("None", "finite")),
+        entries({"fundingTime": SECOND, "fundingRate": None}), ": entry [1]: ", ("empty value",)),
     "JSON true": (entries([SECOND, True]), ": entry [1]: ", ("True", "finite")),
     "JSON twice": (
         entries({"fundingTime": FIRST, "fundingRate": "0"}), ": entry [1]: ", ("keep one",)),
     "JSON without a rate": (entries({"fundingTime": 1}), ": entry [1]: ", ("rate column",)),
-    "JSON no pair": (entries([SECOND]), ": entry [1]: ", ("pair (ts_ms, rate)", str(SECOND))),
-    "JSON numbers": (entries(SECOND), ": entry [1]: ", ("pair (ts_ms, rate)", str(SECOND))),
+    "JSON no pair": (entries([SECOND]), ": entry [1]: ", ("list (ts_ms, rate)", str(SECOND))),
+    "JSON numbers": (entries(SECOND), ": entry [1]: ", ("list (ts_ms, rate)", str(SECOND))),
 }  # fmt: skip
 
 
@@ -231,11 +232,12 @@ def test_what_is_no_file_is_refused(tmp_path):
         ([(SECOND, float("nan"))], r"funding\[0\]: nan"),
         ([(SECOND, True)], r"funding\[0\]: True"),
         ([(10**400, 0.1)], r"funding\[0\]: 1000.*finite"),
-        ([(SECOND, 0.1, 0.1)], r"funding\[0\]: must be a pair"),
-        ([None], r"funding\[0\]: must be a pair.*None"),
+        ([(SECOND, 0.1, 0.1)], r"funding\[0\]: must be an object or a list"),
+        ([None], r"funding\[0\]: must be an object or a list.*None"),
         ([*SERIES, SERIES[0]], r"funding\[2\]: time.*twice"),
         (np.array([(1, 0.1)], [("t", "i8"), ("rate", "f8")]), "fields ts_ms and rate"),
-        (np.array([1.0, 2.0]), r"funding\[0\]: must be a pair"),
+        (5, "must be a file, or pairs"),
+        (np.array([1.0, 2.0]), r"funding\[0\]: must be an object or a list"),
     ],
 )
 def test_values_are_refused_by_their_place(source, words):

@@ -453,7 +453,7 @@ class Run:
         self.tick = i
         self.book.take(price, maker)
         if account.size_k and account.liq > 0.0:
-            distance = abs(price - account.liq) / price
+            distance = max(account.side * (price - account.liq) / price, 0.0)
             self.closest = min(self.closest, distance)
             self.closest_of_run = min(self.closest_of_run, distance)
 
@@ -695,7 +695,11 @@ class Bot:
         if self.outstanding and not self.run.s.market_stop_loss:
             if self.level_reached():
                 book = self.run.book
-                self.outstanding.price = book.ask if self.run.account.side > 0 else book.bid
+                price = book.ask if self.run.account.side > 0 else book.bid
+                least_k = steps_near(self.run.rules.min_qty_at(price), self.run.qty_step)
+                self.outstanding.price = price
+                if self.outstanding.qty_k < least_k:
+                    self.outstanding.qty_k = min(least_k, abs(self.run.account.size_k))
             else:
                 self.outstanding = None
         self.plan(at_requote=True)

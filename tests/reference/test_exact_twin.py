@@ -407,8 +407,10 @@ def test_isolated_liquidation_takes_the_margin_and_no_more() -> None:
 def test_liquidation_goes_by_the_prints_that_hit_the_positions_own_side() -> None:
     got = run([*LONG, (350, 830.0, "sells"), (351, 905.0, "buys")], **LEVERED)
     assert got.outcome == "end"
-    # 905 fills the rung at 910 and leaves L at 862.95; the print met 903.6. 830 met it too, at
-    # |830 - 903.6| / 830 = 0.0887; 905 is nearer: 0.0015.
+    # 905 fills the rung at 910 and leaves L at 862.95; it met 903.6, which 830 lay beyond: no
+    # distance at all. Without that print 905 is the nearest, at 0.0015.
+    assert (got.records[1]["closest_liq"], got.closest_liq) == (0.0, 0.0)
+    got = run([*LONG, (351, 905.0, "buys")], **LEVERED)
     assert got.records[1]["closest_liq"] == pytest.approx((905 - 90_000 / 99.6) / 905)
     assert got.closest_liq == got.records[1]["closest_liq"]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from passivx._core.compat import COMPAT_FILL_DTYPE
 from passivx._core.types import FILL_DTYPE, Kind
-from passivx.report.compare import Cause, as_dicts, causes_of_difference, causes_table
+from passivx.report.compare import Cause, Ran, as_dicts, causes_of_difference, causes_table
 
 NAMES = ["fees", "funding", "open position", "realised pnl", "balance floor", "multi-level fills",
          "in all"]  # fmt: skip
@@ -52,13 +52,22 @@ EXACT: list[dict[str, Any]] = [
 
 
 def causes(
-    compat: list[dict[str, Any]], exact: list[dict[str, Any]], **changes: Any
+    compat: list[dict[str, Any]],
+    exact: list[dict[str, Any]],
+    *,
+    inverse: bool = False,
+    last_price: float = 95.0,
+    compat_price: float = 95.0,
+    outcomes: tuple[str, str] = ("end", "end"),
 ) -> dict[str, Cause]:
-    how = {"starting_balance": 1000.0, "last_price": 95.0, "inverse": False} | changes
     found = causes_of_difference(
-        table(COMPAT_FILL_DTYPE, *compat), table(FILL_DTYPE, *exact), **how
+        Ran(table(COMPAT_FILL_DTYPE, *compat), outcomes[0], compat_price, 7_200_000),
+        Ran(table(FILL_DTYPE, *exact), outcomes[1], last_price, 900_000),
+        starting_balance=1000.0,
+        inverse=inverse,
     )
-    assert [cause.name for cause in found] == NAMES
+    names = NAMES if outcomes == ("end", "end") else ["ended early", *NAMES]
+    assert [cause.name for cause in found] == names
     return {cause.name: cause for cause in found}
 
 
@@ -88,6 +97,21 @@ def test_the_floor_hides_what_the_true_balance_lacks() -> None:
     hidden = [COMPAT[0] | {"balance": 1000.0, "pnl_plus_fees_cumsum": -250.0}]
     assert "as if 250 of losses" in causes(hidden, EXACT)["balance floor"].detail
     assert "as if 0 of losses" in causes([], EXACT)["balance floor"].detail
+
+
+def test_runs_that_covered_different_times_say_so() -> None:
+    found = causes(COMPAT, EXACT, compat_price=120.0, outcomes=("end", "long_liquidation"))
+    assert found["ended early"].amount is None
+    detail = found["ended early"].detail
+    assert "exact: long liquidation after 0.25 h; compat: end after 2 h" in detail
+    # Each position is worth what it was where its own run ended.
+    assert found["open position"].amount == -9.0
+    assert "its own, 20, out" in found["open position"].detail
+
+
+def test_a_market_stop_is_not_on_the_print_before_it() -> None:
+    stop = [EXACT[0], EXACT[-1] | {"tick": 4, "ts_ms": 100}]
+    assert causes([], stop)["multi-level fills"].detail.startswith("0 fills")
 
 
 def test_an_inverse_position_is_counted_in_coin() -> None:

@@ -23,7 +23,8 @@ def shown(summaries: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
 def compat() -> dict[str, Any]:
     extra = ("closest_long_liq", "closest_short_liq", "pnl_plus_fees_cumsum")
     fills = np.zeros(0, [*RECORD_DTYPE.descr, *((name, "<f8") for name in extra)])
-    figures = compat_summary(fills, starting_balance=1000.0, start_ms=0, end_ms=86_400_000)
+    figures = compat_summary(fills, starting_balance=1000.0, start_ms=0, end_ms=86_400_000,
+        last_price=1.0, inverse=False)  # fmt: skip
     return {"engine": "compat", "outcome": "end", **figures}
 
 
@@ -36,11 +37,11 @@ def test_compat_and_exact_side_by_side():
     rows = shown({"compat": compat(), "exact": exact()})
     assert rows["outcome"] == ["end", "long liquidation"]
     assert rows["gain"] == ["+0.000 %", "+1.822 %"]
-    assert rows["final equity"] == ["–", "1,018.22"]
+    assert rows["final equity"] == ["1,000", "1,018.22"]
     assert rows["max drawdown"] == ["–", "5.00 %"]
     assert rows["margin use, mean · max"] == ["–", "1.45 % · 3.81 %"]
     assert rows["closes · stop losses"] == ["0 · 0", "1 · 1"]
-    assert rows["loss / profit"] == ["–", "0.3333"]
+    assert rows["loss / profit"] == ["0", "0.3333"]
     assert len(rows) <= 28
 
 
