@@ -6,8 +6,10 @@ Exit codes: 0 done · 1 the request failed (the message says why) · 2 wrong usa
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
+import os
 import sys
 from typing import Any
 
@@ -66,12 +68,15 @@ def cli() -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; never returns."""
+    # Started without them (`>&-`), a process has no streams at all.
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         # A pipe on an old code page must not turn finished work into a failure.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         code = cli.main(args=argv, prog_name="passivx", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as e:
         e.show()
         code = e.exit_code
@@ -82,10 +87,22 @@ def main(argv: list[str] | None = None) -> None:
         print(f"Error: {e}", file=sys.stderr)
         code = e.exit_code
     except BrokenPipeError:
-        # `passivx ... | head`: the reader has seen enough. Point stdout elsewhere, so that the
-        # interpreter's last flush does not complain.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `passivx ... | head`: the reader has seen enough.
+        _give_up_stdout()
         code = 0
+    except SystemExit as e:
+        # The same, met by click: it exits with 1, and says so by wrapping the streams.
+        code = 0 if "PacifyFlush" in type(sys.stdout).__name__ else e.code
+    except OSError as e:
+        # What files cannot do is a PassivxError: this is the output.
+        _give_up_stdout()
+        with contextlib.suppress(OSError):
+            print(f"Error: the output cannot be written: {e}", file=sys.stderr)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _give_up_stdout() -> None:
+    # So that the interpreter's last flush does not complain.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,8 +21,10 @@ from passivx.cli.options import (
     balance_option,
     balance_or_default,
     json_option,
+    market_of,
     market_option,
     settle_currency,
+    tiers_option,
     workspace_option,
 )
 from passivx.cli.output import console, note, print_json, working
@@ -32,11 +34,11 @@ from passivx.data.ticks import Ticks, load_ticks
 from passivx.documents import read_document
 from passivx.errors import ConfigError, Problem
 from passivx.files import check_folder
-from passivx.models import Market, load_market
+from passivx.models import Market
 from passivx.report.compare import Ran, as_dicts, causes_of_difference, causes_table
 from passivx.report.render import sparkline, summary_table
 from passivx.venue import venue_problems
-from passivx.workspace import resolve_config, resolve_market
+from passivx.workspace import resolve_config
 
 _BOTH = "both"
 
@@ -53,6 +55,7 @@ _BOTH = "both"
     help="Trade file or folder (csv, csv.gz, zip, npy); may be given several times.",
 )
 @market_option
+@tiers_option
 @click.option(
     "--engine",
     type=click.Choice((*ENGINES, _BOTH)),
@@ -126,6 +129,7 @@ def command(
     config: str,
     ticks_paths: tuple[Path, ...],
     market_path: Path,
+    tiers_path: Path | None,
     engine: str,
     balance: float | None,
     settings_path: Path | None,
@@ -146,7 +150,7 @@ def command(
         --market markets/binance_BTCUSDT.json --out result
     """
     settings = load_config(resolve_config(config, workspace), compat=engine == "compat")
-    market = load_market(resolve_market(market_path, workspace))
+    market = market_of(market_path, tiers_path, workspace)
     rules = _break_rules(settings_path)
     for warning in (*settings.warnings, *rules.warnings):
         note(f"warning: {warning}")

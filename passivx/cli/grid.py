@@ -16,18 +16,20 @@ from passivx.cli.options import (
     balance_option,
     balance_or_default,
     json_option,
+    market_of,
     market_option,
     positive,
     settle_currency,
+    tiers_option,
     workspace_option,
 )
 from passivx.cli.output import console, note, print_json
 from passivx.config import load_config
-from passivx.models import Position, load_market
+from passivx.models import Position
 from passivx.planner import Rung, liquidation_price, plan_rungs
 from passivx.report.render import number
 from passivx.venue import venue_problems
-from passivx.workspace import resolve_config, resolve_market
+from passivx.workspace import resolve_config
 
 BAR_WIDTH = 40
 FRAMED_WIDTH = 110
@@ -48,6 +50,7 @@ def size_at_price(value: str) -> tuple[float, float]:
 @click.command()
 @click.argument("config")
 @market_option
+@tiers_option
 @click.option("--price", required=True, type=positive, metavar="P", help="Last price.")
 @balance_option
 @click.option(
@@ -64,6 +67,7 @@ def size_at_price(value: str) -> tuple[float, float]:
 def command(
     config: str,
     market_path: Path,
+    tiers_path: Path | None,
     price: float,
     balance: float | None,
     position: tuple[float, float] | None,
@@ -81,7 +85,7 @@ def command(
       passivx grid btcusdt_careful --market markets/binance_BTCUSDT.json --price 60000
     """
     settings = load_config(resolve_config(config, workspace))
-    market = load_market(resolve_market(market_path, workspace))
+    market = market_of(market_path, tiers_path, workspace)
     for warning in settings.warnings:
         note(f"warning: {warning}")
     wallet = balance_or_default(balance, market, price)

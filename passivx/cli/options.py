@@ -10,16 +10,20 @@ from typing import Any, TypeVar
 import rich_click as click
 
 from passivx.cli.output import note
-from passivx.models import Market
+from passivx.data.tiers import with_tiers
+from passivx.models import Market, load_market
+from passivx.workspace import resolve_market
 
 __all__ = [
     "DEFAULT_BALANCE_QUOTE",
     "balance_option",
     "balance_or_default",
     "json_option",
+    "market_of",
     "market_option",
     "positive",
     "settle_currency",
+    "tiers_option",
     "workspace_option",
 ]
 
@@ -62,6 +66,25 @@ def market_option(f: F) -> F:
         help="Market rules as JSON: price_step, qty_step, min_qty, min_cost, fees, max_leverage, "
         "inverse; a path, also one within the workspace. `passivx init` writes examples.",
     )(f)
+
+
+def tiers_option(f: F) -> F:
+    """Add ``--tiers FILE``: maintenance-margin tiers, instead of the market file's."""
+    return click.option(
+        "--tiers",
+        "tiers_path",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Maintenance-margin tiers, instead of the market file's: csv or JSON with floor, "
+        "maintenance_rate and, if known, deduction and max_leverage; the venues' own names are "
+        "known.",
+    )(f)
+
+
+def market_of(path: Path, tiers_path: Path | None, workspace: Path) -> Market:
+    """Load what ``--market`` and ``--tiers`` name."""
+    market = load_market(resolve_market(path, workspace))
+    return market if tiers_path is None else with_tiers(market, tiers_path)
 
 
 def balance_option(f: F) -> F:

@@ -14,9 +14,15 @@ from rich.progress import Progress
 __all__ = ["console", "note", "print_json", "working"]
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would exit with 1 here: whether that is a failure, `main` says.
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Return a console on stdout that keeps tables whole when stdout is a file or a pipe."""
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return _Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
 def print_json(value: Any) -> None:
@@ -26,8 +32,9 @@ def print_json(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """Print a message for the person at the terminal on stderr."""
-    print(text, file=sys.stderr)
+    """Print a message for the person at the terminal on stderr; work goes on without a reader."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager

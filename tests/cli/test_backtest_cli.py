@@ -250,6 +250,8 @@ def test_both_as_json_and_the_differences_add_up(backtest, funding_file, break_f
     assert amounts["fees"] == pytest.approx(exact["fee_sum"] - compat["fee_sum"])
     assert amounts["open position"] == pytest.approx(exact["open_pnl"])
     assert amounts["balance floor"] is amounts["multi-level fills"] is None
+    kept_quiet = compat["final_equity"] - compat["starting_balance"]
+    assert kept_quiet == pytest.approx(compat["net_pnl_plus_fees"] + compat["open_pnl"])
 
 
 def test_beside_exact_compat_runs_by_its_own_rules(backtest):
@@ -271,6 +273,71 @@ def test_both_write_a_folder_each(backtest, tmp_path):
     assert saved["about"]["latency_ms"] == 100.0
     assert saved["about"]["cancel_latency_ms"] == 3.0
     assert saved["summary"]["assumptions"]
+
+
+def test_both_folders_are_one_result(backtest, tmp_path):
+    out = tmp_path / "result"
+    assert backtest("--out", out).code == 0
+    # Not beside another result, and not over one.
+    refused = backtest("--engine", "both", "--out", out)
+    assert refused.code == 1
+    assert "config.json: choose a folder of its own" in refused.err
+    assert backtest("--engine", "both", "--out", tmp_path / "two").code == 0
+    assert backtest("--engine", "both", "--out", tmp_path / "two").code == 0
+    assert backtest("--out", tmp_path / "two").code == 1
+
+
+def test_tiers_may_come_from_a_table(backtest, market_file, tmp_path):
+    tiers = tmp_path / "tiers.csv"
+    tiers.write_text("floor,maintenance_rate\n0,0.01\n500,0.02\n")
+    done = backtest("--json", "--tiers", tiers)
+    assert done.code == 0
+    assert "maintenance" not in " ".join(done.json["assumptions"])
+    market_file.write_text(json.dumps(
+        MARKET | {"tiers": [{"floor": 0, "maintenance_rate": 0.01},
+                            {"floor": 500, "maintenance_rate": 0.02}]}
+    ))  # fmt: skip
+    assert backtest("--json").json == done.json
+    tiers.write_text("floor,maintenance_rate\n0,x\n")
+    done = backtest("--tiers", tiers)
+    assert (done.code, done.out) == (1, "")
+    assert "tiers.csv:2: 'x' is not a finite number" in done.err
+
+
+def test_what_the_venue_would_not_allow_is_said(backtest, market_file, tmp_path):
+    # The config's leverage is beyond the only tier's: nothing can ever be opened.
+    tier = {"floor": 0, "maintenance_rate": 0.01, "max_leverage": 2}
+    market_file.write_text(json.dumps(MARKET | {"tiers": [tier]}))
+    done = backtest()
+    assert done.code == 0
+    assert "warning: leverage: must be at most 2 on this market" in done.err
+    assert "assumed: no position at all (the first tier allows leverage 2 at most" in done.err
+    assert "exact: no order filled" in done.err
+    # A least order beyond the balance.
+    market_file.write_text(json.dumps(MARKET | {"min_cost": 1e6}))
+    done = backtest()
+    assert "warning: entry_qty_pct" in done.err
+    assert "it takes a balance of" in done.err
+
+
+def test_rates_from_another_time_are_no_funding(backtest, tmp_path):
+    old = tmp_path / "old.csv"
+    old.write_text("ts_ms,rate\n1600000000000,0.0001\n")
+    done = backtest("--json", "--funding", old)
+    assert "no funding (no rate of the series falls within the ticks)" in done.json["assumptions"]
+
+
+def test_bad_choices_are_named_before_the_ticks_are_read(run, config_file, market_file, tmp_path):
+    ticks = tmp_path / "not_ticks.csv"
+    ticks.write_text("nothing")
+    for choice, words in (
+        (["--latency-ms", "nan"], "latency_ms: must be milliseconds"),
+        (["--queue-share", "0.5"], "queue_share: is for fill 'volume' only, was 0.5"),
+        (["--engine", "compat", "--fill", "touch"], "fill: is for the exact engine"),
+    ):
+        done = run("backtest", config_file, "--ticks", ticks, "--market", market_file, *choice)
+        assert done.code == 2
+        assert words in done.err
 
 
 def test_the_choices_of_exact_change_what_fills(backtest, funding_file, break_file):
@@ -320,7 +387,7 @@ def test_compat_refuses_what_is_exacts(backtest, funding_file, tmp_path, option,
     done = backtest("--engine", "compat", option, value, "--out", out)
     assert done.code == 2
     assert f"Error: {word}: " in done.err
-    assert "exact engine: leave it out" in done.err or "must be 'cross'" in done.err
+    assert "exact engine: leave it out" in done.err
     assert "Traceback" not in done.err
     assert done.out == ""
     assert not out.exists()

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import rich_click as click
@@ -148,3 +149,51 @@ def test_interrupt_exits_130_and_leaves_nothing_half_written(tmp_path, market_fi
     assert err.strip().endswith("Interrupted.")
     assert not out.exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "many.csv", "market.json"]
+
+
+def shell(command: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run ``passivx ARGS`` as ``command`` says, in which $0 stands for it."""
+    words = " ".join(map(shlex.quote, [sys.executable, "-m", "passivx", *map(str, args)]))
+    command = f"set -o pipefail; {command.replace('$0', words)}"
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def backtest_args(tmp_path, market_file, tick_file):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(valid()))
+    return ["backtest", config, "--ticks", tick_file, "--market", market_file]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_failure(backtest_args, more):
+    # `true` reads nothing: every write meets a closed pipe, sooner or later.
+    for reader in ("head -1", "true"):
+        done = shell(f"$0 | {reader}", *backtest_args, *more)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_a_failure_that_says_so(backtest_args, more):
+    done = shell("$0 >/dev/full", *backtest_args, *more)
+    assert done.returncode == 1
+    assert "Error: the output cannot be written: [Errno 28]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", "</dev/null 2>&-"])
+def test_messages_nobody_can_read_do_not_spoil_the_result(backtest_args, where):
+    done = shell(f"$0 {where}", *backtest_args, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["engine"] == "exact"
+
+
+def test_without_a_stdout_the_work_is_done(backtest_args, tmp_path):
+    done = shell("$0 >&-", *backtest_args, "--json", "--out", tmp_path / "result")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "result" / "summary.json").exists()
