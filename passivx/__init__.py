@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from passivx.backtesting import BacktestResult, backtest, backtest_flat
     from passivx.config import Config, load_config
+    from passivx.data.funding import load_funding
     from passivx.data.ticks import Ticks, load_ticks
     from passivx.errors import ConfigError, DataError, PassivxError, Problem
     from passivx.models import Market, Position, Tier, load_market
@@ -32,6 +33,7 @@ _HOME = {
     "backtest": "backtesting",
     "backtest_flat": "backtesting",
     "load_config": "config",
+    "load_funding": "data.funding",
     "load_market": "models",
     "load_ticks": "data.ticks",
     "plan_orders": "planner",
@@ -52,6 +54,7 @@ __all__ = [
     "backtest",
     "backtest_flat",
     "load_config",
+    "load_funding",
     "load_market",
     "load_ticks",
     "plan_orders",
@@ -67,3 +70,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'passivx' has no attribute {name!r}")
     return getattr(importlib.import_module(f"passivx.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -3,8 +3,9 @@
 A struct machine between the planner and a venue, for backtest, dry-run and live alike. The driver
 keeps the market in ``flow.view`` up to date, tells what happened (``flow_print``, ``flow_account``,
 ``flow_filled``, ``flow_placed``, ``flow_refused``, ``flow_gone``, ``flow_arrived``), plans when
-``flow.due`` or at a requote, and carries the messages of ``flow.outbox`` to the venue. docs/backtest.md states the rules (*Planning moments*, *Groups*,
-*Stops*). Row 0 of a pair stands for buys, row 1 for sells.
+``flow.due`` or at a requote, and carries the messages of ``flow.outbox`` to the venue.
+docs/backtest.md states the rules (*Planning moments*, *Groups*, *Stops*). Row 0 of a pair stands
+for buys, row 1 for sells.
 """
 
 import numpy as np

@@ -11,12 +11,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from passivx._core.types import KIND_NAMES, Kind
+from passivx._core import exact
+from passivx._core.types import FUNDING_DTYPE, KIND_NAMES, Kind
 from tests.core.exact_invariants import check
 from tests.core.exact_scenarios import draw, draw_real
-from tests.reference.exact_door import run_engine
+from tests.reference.exact_door import run_engine, to_settings
 from tests.reference.exact_twin import Outcome, Scenario, run_exact
 
 BLOCK = 20
@@ -105,6 +107,28 @@ def test_random_markets_reach_every_kind_of_record_and_every_end() -> None:
         seen[got.outcome] += 1
     assert min(seen[name] for name in KIND_NAMES.values()) >= 20, seen
     assert min(seen[name] for name in ("end", "long_liquidation", "shrt_liquidation")) >= 10, seen
+
+
+def raw(s: Scenario, **changes: np.ndarray) -> tuple[Any, ...]:
+    """Run the core on a scenario whose prints were changed."""
+    prints = {"price": s.price, "qty": s.qty, "ts_ms": s.ts_ms, "buyer_maker": s.buyer_maker}
+    prints |= changes
+    return exact.run(
+        *prints.values(), to_settings(s), s.tiers, np.asarray(s.funding, FUNDING_DTYPE)
+    )
+
+
+def test_prints_out_of_order_are_refused_and_never_wait_for_an_end() -> None:
+    s = draw(0)
+    with pytest.raises(ValueError, match="time order"):
+        raw(s, ts_ms=s.ts_ms[::-1].copy())
+
+
+def test_any_number_but_0_says_that_the_buyer_was_the_maker() -> None:
+    for seed in range(20):
+        s = draw(seed)
+        fills = raw(s)[0]
+        assert raw(s, buyer_maker=s.buyer_maker * np.uint8(3))[0].tobytes() == fills.tobytes()
 
 
 @pytest.mark.nightly

@@ -448,6 +448,18 @@ def test_a_requote_beyond_a_level_prices_the_stop_anew() -> None:
     assert bot.settle() == [("PLACE", 6, 983.0, -5.0)]
 
 
+@pytest.mark.parametrize(("left", "again"), [(4.0, 4.0), (2.0, 3.0)])
+def test_a_stop_put_anew_is_never_less_than_the_venue_takes(left: float, again: float) -> None:
+    # Of 5 so much is left; the least order is 3.
+    bot = stopped(min_qty=3.0)
+    bot.fill(4, 5.0 - left, 5.0 + left)
+    bot.see(979.0, 979.0, 983.0)
+    bot.plan()
+    bot.settle()
+    bot.requote()
+    assert (983.0, -again) in [words[2:] for words in bot.settle()]
+
+
 def test_a_requote_within_the_levels_withdraws_the_stop() -> None:
     bot = stopped()
     bot.see(981.0)
@@ -508,6 +520,32 @@ def test_a_market_stop_leaves_at_once_and_is_never_compared() -> None:
     bot.plan()
     bot.flow.print(970.0)
     assert bot.flow.due  # the requote above has armed it again
+
+
+def test_market_stops_without_an_answer_do_not_pile_up_for_ever() -> None:
+    # The position turns before each answer, so that the next stop is sent, 1100 times over.
+    bot = Bot(market_stop_loss=1, **STOPPING)
+    for i in range(1100):
+        side = 1.0 if i % 2 else -1.0
+        bot.hold(side * 10.0)
+        price = 1000.0 * (1.0 - 0.02 * side)
+        bot.flow.print(price)
+        bot.see(price)
+        bot.plan()
+        bot.requote()
+        assert len(bot.flow.live) <= 1024
+    assert len(bot.flow.live) == 1024
+
+
+def test_an_answer_that_comes_twice_does_not_silence_a_side() -> None:
+    bot = Bot()
+    bot.plan()
+    (buy,) = bot.on_its_way
+    bot.arrive()
+    bot.flow.arrived(buy)
+    bot.see(1100.0)
+    assert bot.requote() == [("CANCEL", 1, 1000.0, 10.0)]
+    assert bot.settle() == [("PLACE", 2, 1100.0, 9.0)]
 
 
 def test_a_market_stop_that_finds_no_position_is_over() -> None:

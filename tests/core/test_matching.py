@@ -595,6 +595,13 @@ def test_refuses_a_rate_that_is_none() -> None:
             venue().settle_funding(rate)
 
 
+def test_made_again_it_starts_again() -> None:
+    v = holding(5.0)
+    v.place(1, 1, 90.0, 1.0)
+    v.__init__(one(MARKET_DTYPE, **MARKET), np.array(TIERS, TIER_DTYPE), **VENUE)  # type: ignore[misc]
+    assert (v.account["size"], v.account["wallet"], resting(v, 1)) == (0.0, 10_000.0, [])
+
+
 def test_refuses_more_orders_than_a_side_has_room_for() -> None:
     v = venue()
     for order in range(1, 1025):
