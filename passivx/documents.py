@@ -98,6 +98,7 @@ class Number:
 
     def __contains__(self, number: float) -> bool:
         low, high = (float(end) for end in self.interval[1:-1].split(","))
+        number = _unwrap(number)  # a float32 cannot be compared with every end
         above = number >= low if self.interval[0] == "[" else number > low
         below = number <= high if self.interval[-1] == "]" else number < high
         return above and below

@@ -39,7 +39,9 @@ cdef extern from *:
 
 
 cdef enum:
-    ROOM = 256                 # messages on their way: at most two groups of 50 and a market stop
+    # Messages on their way: two groups of at most 50, and market stops. A new one of those needs a
+    # new position, whose entry takes a latency to arrive itself: there are never more than a few.
+    ROOM = 256
     MS_PER_HOUR = 3_600_000
 
 

@@ -148,6 +148,8 @@ class Checker:
         moved = row["pnl"] + row["fee"]
         scale = max(abs(balance_before), abs(row["pnl"]), abs(row["fee"]))
         assert close_to(row["balance"], balance_before + moved, scale)
+        if row["kind"] != Kind.FUNDING and balance_before >= 0.0:
+            assert row["balance"] >= -1e-9 * scale, "a fill made a debt"
 
         if row["kind"] == Kind.FUNDING:
             self.check_funding(row, size_before)
