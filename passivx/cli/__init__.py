@@ -94,10 +94,11 @@ def main(argv: list[str] | None = None) -> None:
         # The same, met by click: it exits with 1, and says so by wrapping the streams.
         code = 0 if "PacifyFlush" in type(sys.stdout).__name__ else e.code
     except OSError as e:
-        # What files cannot do is a PassivxError: this is the output.
+        # Without a name it is no file: what was left is the output.
         _give_up_stdout()
+        what = "" if e.filename else "the output cannot be written: "
         with contextlib.suppress(OSError):
-            print(f"Error: the output cannot be written: {e}", file=sys.stderr)
+            print(f"Error: {what}{e}", file=sys.stderr)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

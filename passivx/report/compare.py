@@ -10,12 +10,10 @@ import numpy.typing as npt
 from rich.table import Table
 
 from passivx._core.types import Kind
-from passivx.report.metrics import open_pnl_at
+from passivx.report.metrics import MS_PER_HOUR, open_pnl_at
 from passivx.report.render import number
 
 __all__ = ["Cause", "Ran", "as_dicts", "causes_of_difference", "causes_table"]
-
-MS_PER_HOUR = 3_600_000.0
 
 
 @dataclass(frozen=True, slots=True)
