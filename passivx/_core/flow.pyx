@@ -472,9 +472,9 @@ cdef void flow_requote(Flow* flow) noexcept nogil:
         if stop_reached(side, v.last_price, flow.levels):
             v.stop_price = v.ask if side > 0 else v.bid
             # What a partial fill has left over may be less than the venue takes.
-            least = min_order_qty(v.stop_price, &flow.market)
+            least = min(min_order_qty(v.stop_price, &flow.market), fabs(v.size))
             if v.stop_qty < least:
-                v.stop_qty = min(least, fabs(v.size))
+                v.stop_qty = least
         else:
             end_stop(flow)
     if not requote_is_idle(flow):

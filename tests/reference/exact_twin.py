@@ -697,9 +697,9 @@ class Bot:
                 book = self.run.book
                 price = book.ask if self.run.account.side > 0 else book.bid
                 least_k = steps_near(self.run.rules.min_qty_at(price), self.run.qty_step)
+                least_k = min(least_k, abs(self.run.account.size_k))
                 self.outstanding.price = price
-                if self.outstanding.qty_k < least_k:
-                    self.outstanding.qty_k = min(least_k, abs(self.run.account.size_k))
+                self.outstanding.qty_k = max(self.outstanding.qty_k, least_k)
             else:
                 self.outstanding = None
         self.plan(at_requote=True)
