@@ -203,17 +203,12 @@ def check_options(
     ConfigError, DataError
         As `backtest`.
     """
-    _choose("engine", engine, ENGINES)
-    _choose("method", method, METHODS)
+    _check_engine(engine, method)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
         return
-    latency_ms = DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
     problems = run_problems(
-        fill,
-        latency_ms=latency_ms,
-        cancel_latency_ms=latency_ms if cancel_latency_ms is None else cancel_latency_ms,
-        queue_share=queue_share,
+        fill, **_latencies(latency_ms, cancel_latency_ms), queue_share=queue_share
     )
     if not problems and queue_share != 0.0 and fill != "volume":
         message, remedy = "is for fill 'volume' only", "choose that, or leave it out"
@@ -287,9 +282,7 @@ def backtest(
         If the ticks cannot: none at all, for ``compat`` fewer than two different prices, a price
         beyond 1e11 steps, 'volume' without quantities.
     """
-    _choose("engine", engine, ENGINES)
-    _choose("method", method, METHODS)
-    latency_ms = DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
+    _check_engine(engine, method)
     rules = _break_rules(break_on)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
@@ -297,15 +290,16 @@ def backtest(
             **config.to_flat(),
             **asdict(market),
             "starting_balance": starting_balance,
-            "latency_simulation_ms": latency_ms,
+            "latency_simulation_ms": (
+                DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
+            ),
         }
         return _run_compat(ticks, flat, rules, progress)
     run = ExactRun(
         config=config,
         market=market,
         starting_balance=starting_balance,
-        latency_ms=latency_ms,
-        cancel_latency_ms=latency_ms if cancel_latency_ms is None else cancel_latency_ms,
+        **_latencies(latency_ms, cancel_latency_ms),
         fill=fill,
         queue_share=queue_share,
     )
@@ -342,8 +336,7 @@ def backtest_flat(
     DataError
         As in `backtest`.
     """
-    _choose("engine", engine, ENGINES)
-    _choose("method", method, METHODS)
+    _check_engine(engine, method)
     rules = _break_rules(break_on)
     settings = with_defaults(settings, engine)
     if engine == "compat":
@@ -355,6 +348,18 @@ def backtest_flat(
 
 def _break_rules(break_on: BreakRules | Sequence[Sequence[str]]) -> BreakRules:
     return break_on if isinstance(break_on, BreakRules) else compile_break_on(break_on)
+
+
+def _latencies(latency_ms: float | None, cancel_latency_ms: float | None) -> dict[str, float]:
+    """Return how long the messages of an ``exact`` run take, with what was left out."""
+    latency_ms = DEFAULT_LATENCY_MS["exact"] if latency_ms is None else latency_ms
+    cancel_latency_ms = latency_ms if cancel_latency_ms is None else cancel_latency_ms
+    return {"latency_ms": latency_ms, "cancel_latency_ms": cancel_latency_ms}
+
+
+def _check_engine(engine: str, method: str) -> None:
+    _choose("engine", engine, ENGINES)
+    _choose("method", method, METHODS)
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
-from passivx.config import Config
+from passivx.config import Config, load_config
 from passivx.documents import Number, fields_of
 
 _VALID: dict[str, Any] = {
@@ -41,6 +42,24 @@ def valid(**changes: Any) -> dict[str, Any]:
     for path, value in changes.items():
         put(document, path.replace("__", "."), value)
     return document
+
+
+def config_of(settings: Mapping[str, Any]) -> Config:
+    """The config that says what flat settings say; what those may leave out is written out."""
+    spelled_out = {
+        "config_name": "by_hand",
+        "symbol": "TESTUSDT",
+        "cross_mode": True,
+        "n_entry_orders": 8,
+        "market_stop_loss": False,
+        "indicator_settings": {
+            "tick_ema": {"span": settings["ema_span"], "spread": settings["ema_spread"]},
+            "do_long": settings["do_long"],
+            "do_shrt": settings["do_shrt"],
+        },
+    }
+    same = {name: settings[name] for name in Config.model_fields if name in settings}
+    return load_config(spelled_out | same)
 
 
 def put(document: dict[str, Any], path: str, value: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 import passivx
 from passivx import ConfigError, DataError, Market, PassivxError, Ticks, backtest_flat
 from passivx.backtesting import BacktestResult
+from tests.configs import config_of
 from tests.golden.compat_cases import N_CASES, load_cases
 
 # A market whose numbers are easy to follow: one quote step, one unit, no minimum notional.
@@ -187,22 +188,7 @@ def test_ticks_of_one_price_are_refused():
 
 @pytest.fixture
 def config() -> passivx.Config:
-    values = {k: SETTINGS[k] for k in passivx.Config.model_fields if k in SETTINGS}
-    return passivx.load_config(
-        values
-        | {
-            "config_name": "by_hand",
-            "symbol": "TESTUSDT",
-            "cross_mode": True,
-            "n_entry_orders": 8,
-            "market_stop_loss": False,
-            "indicator_settings": {
-                "tick_ema": {"span": 1.0, "spread": 0.0},
-                "do_long": True,
-                "do_shrt": False,
-            },
-        }
-    )
+    return config_of(SETTINGS)
 
 
 def test_a_config_and_a_market_give_what_the_flat_settings_give(config):

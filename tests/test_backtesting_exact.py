@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 import passivx
-from passivx import ConfigError, DataError, Market, Ticks, backtest_flat, load_config
+from passivx import ConfigError, DataError, Market, Ticks, backtest_flat
 from passivx._core import exact
 from passivx.backtesting import BacktestResult
 from passivx.candidates import exact_from_flat, with_defaults
 from passivx.data.funding import load_funding
 from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
+from tests.configs import config_of
 from tests.core.exact_scenarios import draw
 from tests.reference.exact_door import run_engine
 from tests.test_backtesting import SETTINGS as COMPAT_SETTINGS
@@ -357,24 +358,9 @@ def test_the_summary_has_every_figure_and_all_are_finite():
     json.dumps(nothing, allow_nan=False)
 
 
-def config(**changes: Any) -> passivx.Config:
+def config() -> passivx.Config:
     """The config that says what SETTINGS say."""
-    values = {k: v for k, v in (SETTINGS | changes).items() if k in passivx.Config.model_fields}
-    return load_config(
-        {
-            "config_name": "by_hand",
-            "symbol": "TESTUSDT",
-            "cross_mode": True,
-            "n_entry_orders": 8,
-            "market_stop_loss": False,
-            "indicator_settings": {
-                "tick_ema": {"span": SETTINGS["ema_span"], "spread": SETTINGS["ema_spread"]},
-                "do_long": SETTINGS["do_long"],
-                "do_shrt": SETTINGS["do_shrt"],
-            },
-        }
-        | values
-    )
+    return config_of(SETTINGS)
 
 
 def test_a_config_and_a_market_give_what_flat_settings_give():

@@ -394,15 +394,13 @@ cdef void plan_and_send(Flow* flow, bint requote) noexcept nogil:
         v.stop_price = flow.ideal[0].price
         v.stop_qty = flow.ideal[0].qty
         flow.armed = False
-        if flow.rules.market_stop_loss:
-            flow.taken[0] = True   # on its way at market
-            if flow.n_live < MAX_LIVE:
-                send_order(flow, &flow.ideal[0], &flow.ideal[0], True)
-                flow.stop_id = flow.last_id
-            else:
-                end_stop(flow)     # so many answers are missing that nothing more can be told apart
-    elif flow.stop_id != 0:
-        flow.taken[0] = True
+        if flow.rules.market_stop_loss and flow.n_live < MAX_LIVE:
+            send_order(flow, &flow.ideal[0], &flow.ideal[0], True)
+            flow.stop_id = flow.last_id
+        elif flow.rules.market_stop_loss:
+            end_stop(flow)     # so many answers are missing that nothing more can be told apart
+    if n > 0 and flow.rules.market_stop_loss and is_stop(flow.ideal[0].kind):
+        flow.taken[0] = True   # it rests nowhere: it is on its way at market
 
     for i in range(flow.n_live):
         order = &flow.live[i]

@@ -217,15 +217,13 @@ cdef Answer next_fill(Venue* venue, Print* p, Execution* out) noexcept nogil:
     if venue.n_orders[row] > 0:
         best = &venue.orders[row][0]
         steps = may_take(p, best.price)
-    if steps > 0.0:
-        # Whatever its side, an order does not fill where the venue has taken the position.
-        if lies_beyond_liquidation(venue, best.price):
-            liquidate(venue, out)
-            return Answer.LIQUIDATED
-    else:
-        if p.side * a.size > 0.0 and lies_beyond_liquidation(venue, p.price):
-            liquidate(venue, out)
-            return Answer.LIQUIDATED
+    # Whatever its side, an order does not fill where the venue has taken the position.
+    if lies_beyond_liquidation(venue, best.price) if steps > 0.0 else (
+        p.side * a.size > 0.0 and lies_beyond_liquidation(venue, p.price)
+    ):
+        liquidate(venue, out)
+        return Answer.LIQUIDATED
+    if not steps > 0.0:
         return Answer.NOTHING
     qty = best.qty
     if best.reduce_only and fabs(a.size) < qty:

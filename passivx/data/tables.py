@@ -93,8 +93,7 @@ def _csv_rows(text: str, path: Path, columns: Sequence[Column]) -> list[Row]:
             fail = fail_at(reader.line_num)
             if len(values) != len(header):
                 raise fail(f"has {len(values)} fields, the header {len(header)}: correct it")
-            texts = [None if i is None else values[i].strip() for i in chosen]
-            rows.append((fail, [text or None for text in texts]))
+            rows.append((fail, [None if i is None else values[i].strip() or None for i in chosen]))
     except csv.Error as e:
         raise fail_at(reader.line_num)(f"is not csv ({e}): check the file") from e
     return rows
@@ -115,6 +114,7 @@ def _json_rows(text: str, path: Path, columns: Sequence[Column]) -> list[Row]:
 
 
 def values_of(entry: Any, columns: Sequence[Column], fail: Fail) -> list[Any]:
+    """Return the values of one JSON entry, or of an object like it, in order of ``columns``."""
     if isinstance(entry, Mapping):
         names = list(entry)
         places = _places(names, columns, fail)

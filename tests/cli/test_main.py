@@ -176,7 +176,9 @@ def test_a_reader_that_has_seen_enough_is_no_failure(backtest_args, more):
         assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="only Linux has a device that is always full"
+)
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_output_that_cannot_be_written_is_a_failure_that_says_so(backtest_args, more):
     done = shell("$0 >/dev/full", *backtest_args, *more)

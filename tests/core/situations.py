@@ -18,6 +18,29 @@ STEPS = [Step(u, 10**d) for u in (1, 2, 5, 25) for d in range(9)] + [
 ]
 
 
+# A market and a long-only strategy to follow by hand: one quote step, one unit, no fee.
+PLAIN_MARKET = {
+    "price_step": (1, 1),
+    "qty_step": (1, 1),
+    "min_qty": 1.0,
+    "notional_cap": math.inf,
+}
+PLAIN_STRATEGY = {
+    "balance_pct": 1.0,
+    "leverage": 1.0,
+    "entry_qty_pct": 0.1,
+    "ddown_factor": 1.0,
+    "grid_spacing": 0.05,
+    "min_markup": 0.0015,
+    "max_markup": 0.0015,
+    "stop_loss_pos_price_diff": 1e9,
+    "max_order_distance": 1.0,
+    "n_close_orders": 1,
+    "n_entry_orders": 1,
+    "do_long": 1,
+}
+
+
 def one(dtype: np.dtype[np.void], **values: object) -> npt.NDArray[np.void]:
     out = np.zeros(1, dtype)
     for name, value in values.items():

@@ -22,28 +22,10 @@ from hypothesis import strategies as st
 
 from passivx._core.flow import FLOW_RULES_DTYPE, LiveState, OrderFlow, What
 from passivx._core.types import MARKET_DTYPE, STRATEGY_DTYPE, Kind
-from tests.core.situations import one
+from tests.core.situations import PLAIN_MARKET, PLAIN_STRATEGY, one
 
-MARKET: dict[str, Any] = {
-    "price_step": (1, 1),
-    "qty_step": (1, 1),
-    "min_qty": 1.0,
-    "notional_cap": math.inf,
-}
-STRATEGY: dict[str, Any] = {
-    "balance_pct": 1.0,
-    "leverage": 1.0,
-    "entry_qty_pct": 0.1,
-    "ddown_factor": 1.0,
-    "grid_spacing": 0.05,
-    "min_markup": 0.0015,
-    "max_markup": 0.0015,
-    "stop_loss_pos_price_diff": 1e9,
-    "max_order_distance": 1.0,
-    "n_close_orders": 1,
-    "n_entry_orders": 1,
-    "do_long": 1,
-}
+MARKET: dict[str, Any] = PLAIN_MARKET
+STRATEGY: dict[str, Any] = PLAIN_STRATEGY
 RULES: dict[str, Any] = {
     "requote_tolerance": 0.0003,
     "requote_ms": 1000,

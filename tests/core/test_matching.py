@@ -18,16 +18,9 @@ from hypothesis import strategies as st
 
 from passivx._core.matching import FillMode, PaperVenue
 from passivx._core.types import MARKET_DTYPE, TIER_DTYPE
-from tests.core.situations import one
+from tests.core.situations import PLAIN_MARKET, one
 
-MARKET: dict[str, Any] = {
-    "price_step": (1, 1),
-    "qty_step": (1, 1),
-    "min_qty": 1.0,
-    "maker_fee": 0.001,
-    "taker_fee": 0.002,
-    "notional_cap": math.inf,
-}
+MARKET: dict[str, Any] = PLAIN_MARKET | {"maker_fee": 0.001, "taker_fee": 0.002}
 TIERS = [(0.0, 0.004, 0.0)]
 VENUE: dict[str, Any] = {"price": 100.0, "wallet": 10_000.0, "leverage": 10.0, "cross_mode": False}
 
@@ -598,7 +591,7 @@ def test_refuses_a_rate_that_is_none() -> None:
 def test_made_again_it_starts_again() -> None:
     v = holding(5.0)
     v.place(1, 1, 90.0, 1.0)
-    v.__init__(one(MARKET_DTYPE, **MARKET), np.array(TIERS, TIER_DTYPE), **VENUE)  # type: ignore[misc]
+    PaperVenue.__init__(v, one(MARKET_DTYPE, **MARKET), np.array(TIERS, TIER_DTYPE), **VENUE)
     assert (v.account["size"], v.account["wallet"], resting(v, 1)) == (0.0, 10_000.0, [])
 
 

@@ -23,7 +23,7 @@ import pytest
 from passivx._core.types import MARKET_DTYPE, STRATEGY_DTYPE, TIER_DTYPE, Kind
 from tests.core.exact_invariants import check, check_deterministic
 from tests.core.exact_scenarios import draw, draw_real
-from tests.core.situations import one
+from tests.core.situations import PLAIN_MARKET, PLAIN_STRATEGY, one
 from tests.reference.exact_twin import (
     FUNDING_DTYPE,
     HOUR_MS,
@@ -40,27 +40,8 @@ Print = tuple[int, float, str] | tuple[int, float, str, float]
 START: list[Print] = [(1, 1000.0, "buys")]  # bid 1000, ask 1001; the buy at 1000 rests from 101 on
 LONG: list[Print] = [*START, (200, 999.0, "buys")]  # long 10 at 1000; its orders rest from 300 on
 
-MARKET = {
-    "price_step": (1, 1),
-    "qty_step": (1, 1),
-    "min_qty": 1.0,
-    "notional_cap": np.inf,
-    "taker_fee": 0.001,
-}
-STRATEGY = {
-    "balance_pct": 1.0,
-    "leverage": 1.0,
-    "entry_qty_pct": 0.1,
-    "ddown_factor": 1.0,
-    "grid_spacing": 0.05,
-    "min_markup": 0.0015,
-    "max_markup": 0.0015,
-    "stop_loss_pos_price_diff": 1e9,
-    "max_order_distance": 1.0,
-    "n_close_orders": 1,
-    "n_entry_orders": 1,
-    "do_long": 1,
-}
+MARKET: dict[str, Any] = PLAIN_MARKET | {"taker_fee": 0.001}
+STRATEGY: dict[str, Any] = PLAIN_STRATEGY
 RUN: dict[str, Any] = {
     "ema_span": 1.0,
     "starting_balance": 100_000.0,
