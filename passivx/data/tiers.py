@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 from passivx.data.tables import Column, number_of, read_rows
 from passivx.errors import ConfigError
-from passivx.models import Market, Tier
+from passivx.models import Market
 
 __all__ = ["with_tiers"]
 
-# The fields of Tier, and what Binance's leverageBracket and Bybit's risk-limit call them.
+# A market file's fields, and what Binance's leverageBracket and Bybit's risk-limit call them.
 _COLUMNS = {
     "floor": Column("floor", ("floor", "notionalFloor")),
     "maintenance_rate": Column(
@@ -37,20 +37,18 @@ def with_tiers(market: Market, path: Path | str) -> Market:
         If the file cannot be read or a value is no number; it names file and line (for JSON the
         entry).
     ConfigError
-        Naming every value that makes no table of tiers (`Tier`, `Market`).
+        Naming every value that makes no table of tiers, ``tiers[i]`` counted from 0 (`Tier`).
     """
     path = Path(path)
+    tiers = [
+        {
+            name: number_of(value, fail)
+            for name, value in zip(_COLUMNS, values, strict=True)
+            if value is not None
+        }
+        for fail, values in read_rows(path, tuple(_COLUMNS.values()), of="tiers")
+    ]
     try:
-        tiers = [
-            Tier(
-                **{
-                    name: number_of(value, fail)
-                    for name, value in zip(_COLUMNS, values, strict=True)
-                    if value is not None
-                }
-            )
-            for fail, values in read_rows(path, tuple(_COLUMNS.values()), of="tiers")
-        ]
-        return replace(market, tiers=tuple(tiers))
+        return Market.from_flat(asdict(market) | {"tiers": tiers})
     except ConfigError as e:
         raise ConfigError(e.problems, path) from None

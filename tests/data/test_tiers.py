@@ -69,7 +69,7 @@ def test_given_deductions_are_taken_as_they_are(tmp_path):
         ("[]", DataError, "holds no tiers"),
         ("floor,rate\n0,0.1\n", DataError, "csv:1: must name one maintenance rate column"),
         ("floor,maintenance_rate\n0,much\n", DataError, "csv:2: 'much' is not a finite number"),
-        ("floor,maintenance_rate\n,0.1\n", ConfigError, "floor: is missing"),
+        ("floor,maintenance_rate\n,0.1\n", ConfigError, r"tiers\[0\]\.floor: is missing"),
         ('[{"floor": 0}]', DataError, "entry .0.: must name one maintenance rate column"),
         ("floor,maintenance_rate\n5,0.1\n", ConfigError, "floors start at 0 and rise"),
         ("floor,maintenance_rate\n0,0.1\n9,0.01\n", ConfigError, "rates rise with the floors"),
