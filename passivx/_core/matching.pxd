@@ -66,6 +66,7 @@ cdef struct Venue:
     int64_t fill_mode          # FillMode
     Book book
     Account account
+    double fixed_at            # the price of the fill or funding that fixed the liquidation price
     Resting[2][MAX_RESTING] orders   # row 0 buys, row 1 sells; best first, then oldest first
     Py_ssize_t[2] n_orders
     double[2] carried          # volume: quantity steps < 1 that a share at our price left over

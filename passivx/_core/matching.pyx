@@ -77,9 +77,10 @@ cdef inline double position_margin(const Venue* venue) noexcept nogil:
         venue.account.size, venue.account.entry_price, venue.market.inverse) / venue.leverage
 
 
-cdef void fix_levels(Venue* venue) noexcept nogil:
-    # What stays as it is until the next fill or funding.
+cdef void fix_levels(Venue* venue, double price) noexcept nogil:
+    # What stays as it is until the next fill or funding; price: of this one.
     cdef Account* a = &venue.account
+    venue.fixed_at = price
     a.liq_price = 0.0
     if a.size != 0.0:
         a.liq_price = liquidation_price(
@@ -114,24 +115,26 @@ cdef void apply_fill(
     a.size = size
     if size == 0.0:
         a.entry_price = 0.0
-    fix_levels(venue)
+    fix_levels(venue, price)
 
 
 cdef void liquidate(Venue* venue, Execution* out) noexcept nogil:
     cdef Account* a = &venue.account
     cdef int64_t held = 1 if a.size > 0.0 else -1
     cdef double rate = venue.market.taker_fee + venue.liquidation_fee
+    # A level that the price was beyond already when it was fixed is nobody's price.
+    cdef double price = a.liq_price if held * a.liq_price < held * venue.fixed_at else venue.fixed_at
     cdef double least = 0.0
     if not venue.cross_mode:
         least = a.wallet - position_margin(venue)
         least = least if least > 0.0 else 0.0
     out.id = 0
     out.position_side = held
-    out.price = a.liq_price
+    out.price = price
     out.qty = 0.0 - a.size
     out.turned = 1
-    out.fee = 0.0 - cost(a.size, a.liq_price, venue.market.inverse) * rate
-    out.pnl = pnl(held, a.entry_price, a.liq_price, a.size, venue.market.inverse)
+    out.fee = 0.0 - cost(a.size, price, venue.market.inverse) * rate
+    out.pnl = pnl(held, a.entry_price, price, a.size, venue.market.inverse)
     if a.wallet + out.pnl + out.fee < least:
         out.pnl = least - a.wallet - out.fee
         a.wallet = least
@@ -150,7 +153,7 @@ cdef double settle_funding(Venue* venue, double rate) noexcept nogil:
     cdef double value = a.size / last if venue.market.inverse else a.size * last
     cdef double amount = 0.0 - value * rate
     a.wallet = a.wallet + amount
-    fix_levels(venue)
+    fix_levels(venue, last)
     return amount
 
 

@@ -267,15 +267,18 @@ class Checker:
         assert row is self.outcome.records[-1]
         size, entry = before["pos_size"], before["pos_price"]
         side = sign(size)
-        assert row["price"] == before["liq_price"] > 0.0
+        # At the level, but at no better price than where it was fixed.
+        level = before["liq_price"]
+        assert level > 0.0
+        assert row["price"] == side * min(side * level, side * before["price"])
         # Reached by a print of the position's own side, or an order that reduces would have filled
         # beyond it: a market stop at the touch, or one that rests, hit by a print.
         tick = row["tick"]
         touch = self.books[tick][0 if side > 0 else 1]
         reached = self.ts[tick] == row["ts_ms"] and (
-            bool(self.maker[tick]) != (side > 0) or side * self.price[tick] <= side * row["price"]
+            bool(self.maker[tick]) != (side > 0) or side * self.price[tick] <= side * level
         )
-        assert reached or (self.s.market_stop_loss and side * touch <= side * row["price"])
+        assert reached or (self.s.market_stop_loss and side * touch <= side * level)
         assert row["qty"] == -size
         assert row["balance"] >= -1e-9 * self.s.starting_balance
         assert self.fee_is(row, self.market.taker_fee + self.s.liquidation_fee)

@@ -422,6 +422,27 @@ def test_liquidation_pays_taker_and_liquidation_fee_and_leaves_no_debt() -> None
     assert execution["pnl"] + execution["fee"] == pytest.approx(-1_000.0)
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_level_beyond_the_market_is_nobodys_price(side: int) -> None:
+    # Maintenance 20 % on a margin of 10 %: L = (1000 - 10,000) / (20 - 100) = 112.5 of a long,
+    # 11,000 / 120 = 91.7 of a short. Closed there it would earn 1250 or 833; it is closed at once,
+    # at the 100 it was filled at.
+    v = venue(tiers=[(0.0, 0.2, 0.0)])
+    v.place(1, side, 100.0, 100.0)
+    (_, filled, _), (execution, account, _) = v.print(100.0 - side, 1.0, side > 0)
+    level = 112.5 if side > 0 else 11_000 / 120
+    assert filled["liq_price"] == pytest.approx(level)
+    assert (execution["id"], execution["price"], execution["pnl"]) == (0, 100.0, 0.0)
+    assert account["wallet"] == 9_970.0  # 10,000 × 0.001 and × 0.002
+    # Funding that takes the last of the margin fixes it too: the last price, 100, is the best.
+    v = holding(side * 100.0, cross_mode=True, wallet=500.0)
+    v.settle_funding(side * 0.048)
+    level = float(v.account["liq_price"])
+    assert side * level > side * 100.0
+    ((execution, account, _),) = v.print(100.0 + side * 0.1, 1.0, side > 0)
+    assert (execution["price"], account["wallet"]) == (100.0, pytest.approx(20.0))
+
+
 def test_a_higher_tier_liquidates_earlier() -> None:
     # From 9500 of notional on 2 %, deduction 9500 × 0.016 = 152. The long's L of 90.36 is a
     # notional of 9036, below that floor, where the second tier's (1152 - 10,000) / (2 - 100) =

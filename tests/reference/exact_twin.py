@@ -199,6 +199,12 @@ class Account:
         self.entry = 0.0
         self.liq = 0.0
         self.equity = scenario.starting_balance
+        self.fixed_at = 0.0  # the price of the fill or funding that fixed L
+
+    @property
+    def closing_price(self) -> float:
+        """What the venue closes at: L, or where it was fixed if the price was beyond L then."""
+        return min(self.side * self.liq, self.side * self.fixed_at) * self.side
 
     @property
     def size(self) -> float:
@@ -221,7 +227,8 @@ class Account:
             return abs(self.size) * (1.0 / bought - 1.0 / sold)
         return abs(self.size) * (price - self.entry) * self.side
 
-    def fix(self, last: float) -> None:
+    def fix(self, last: float, price: float) -> None:
+        self.fixed_at = price
         self.equity = float(self.wallet) + self.open_pnl_as_double(last)
         self.liq = 0.0
         if self.size_k:
@@ -259,9 +266,9 @@ class Account:
         return pnl
 
     def liquidate(self, rate: float) -> tuple[Decimal, Decimal]:
-        size = abs(self.size)
-        pnl = money_pnl(size, self.entry, self.liq, self.side, self.inverse)
-        fee = -money_cost(size, self.liq, self.inverse) * Decimal(rate)
+        size, price = abs(self.size), self.closing_price
+        pnl = money_pnl(size, self.entry, price, self.side, self.inverse)
+        fee = -money_cost(size, price, self.inverse) * Decimal(rate)
         least = Decimal(0)
         if not self.cross:
             margin = money_cost(size, self.entry, self.inverse) / Decimal(self.leverage)
@@ -527,7 +534,7 @@ class Run:
             for order in list(self.orders):
                 if order.state is State.RESTING and order.reduce_only and not self.reduces(order):
                     self.remove(order)
-        self.account.fix(self.book.last)
+        self.account.fix(self.book.last, price)
         self.bot.on_fill(kind, qty_k, side_before)
         qty = side * self.qty_step.value(qty_k)
         self.record(side_before or self.account.side, kind, price, qty, pnl, fee)
@@ -570,9 +577,9 @@ class Run:
         return False
 
     def liquidate(self) -> None:
-        side, price, size = self.account.side, self.account.liq, self.account.size
+        side, price, size = self.account.side, self.account.closing_price, self.account.size
         pnl, fee = self.account.liquidate(self.market.taker_fee + self.s.liquidation_fee)
-        self.account.fix(self.book.last)
+        self.account.fix(self.book.last, self.book.last)
         self.worst = min(self.worst, pnl)
         self.record(side, Kind.LIQUIDATION, price, -size, pnl, fee)
         raise LiquidatedError
@@ -582,7 +589,7 @@ class Run:
         if self.account.size_k:
             side = self.account.side
             pnl = self.account.fund(rate, self.book.last)
-            self.account.fix(self.book.last)
+            self.account.fix(self.book.last, self.book.last)
             self.record(side, Kind.FUNDING, self.book.last, 0.0, pnl, Decimal(0))
 
     # --- the record ---
