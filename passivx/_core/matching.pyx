@@ -123,7 +123,7 @@ cdef void liquidate(Venue* venue, Execution* out) noexcept nogil:
     cdef int64_t held = 1 if a.size > 0.0 else -1
     cdef double rate = venue.market.taker_fee + venue.liquidation_fee
     # A level that the price was beyond already when it was fixed is nobody's price.
-    cdef double price = a.liq_price if held * a.liq_price < held * venue.fixed_at else venue.fixed_at
+    cdef double price = held * min(held * a.liq_price, held * venue.fixed_at)
     cdef double least = 0.0
     if not venue.cross_mode:
         least = a.wallet - position_margin(venue)
