@@ -56,6 +56,44 @@ def test_scan(benchmark: Any, figures: dict[str, float], case: dict[str, Any]) -
     note_scan(benchmark, figures, case, played, len(fills))
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [None, {}, {"max_loss": 0.001, "max_hours_between_fills": 4.0}],
+    ids=["no limits", "loose", "tight"],
+)
+def test_many(benchmark: Any, limits: dict[str, float] | None) -> None:
+    """All golden configs in one call, as a worker of an optimizer runs candidates.
+
+    Limits that nothing breaks should cost nothing; those that something breaks save its rest.
+    """
+    if not DATA.is_dir():
+        pytest.skip(f"no real market data at {DATA}")
+    cases = [case.values[0] for case in river_cases()]
+    ticks = trades(cases[0]["ticks"])
+    runs = [
+        exact_from_flat(with_defaults(case["settings"], "exact"), fill="cross", queue_share=0.0)
+        for case in cases
+        if case["ticks"] == cases[0]["ticks"]
+    ]
+    record = None
+    if limits is not None:
+        record = np.array([(np.inf, -np.inf, np.inf, np.inf, -np.inf, 1.0)], exact.LIMITS_DTYPE)
+        for name, limit in limits.items():
+            record[name] = limit
+    candidates = np.concatenate([run.record() for run in runs])
+    tiers = runs[0].market.tier_records()
+    columns = (ticks.price, ticks.qty, ticks.ts_ms, ticks.buyer_maker)
+    answers = benchmark.pedantic(
+        exact.run_many,
+        args=(*columns, candidates, tiers, NO_FUNDING),
+        kwargs={"limits": record},
+        rounds=40,
+        warmup_rounds=3,
+    )
+    ended = sum(answer[2] == exact.Outcome.LIMIT for answer in answers)
+    print(f"\n{len(answers)} candidates on {len(ticks)} ticks, {ended} ended by a limit")
+
+
 @pytest.mark.parametrize("engine", ["exact", "compat"])
 def test_public_call_with_summary(benchmark: Any, engine: str) -> None:
     """Settings checked, run, figures drawn: what one candidate costs through the Python face."""

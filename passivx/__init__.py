@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from passivx.data.ticks import Ticks, load_ticks
     from passivx.errors import ConfigError, DataError, PassivxError, Problem
     from passivx.models import Market, Position, Tier, load_market
+    from passivx.optimizer.session import OptimizeResult, optimize
+    from passivx.optimizer.settings import load_settings
     from passivx.planner import PlannedOrder, plan_orders
 
 # No module bears the name of a public function: importing it would put the module in its place.
@@ -24,6 +26,7 @@ _HOME = {
     "ConfigError": "errors",
     "DataError": "errors",
     "Market": "models",
+    "OptimizeResult": "optimizer.session",
     "PassivxError": "errors",
     "PlannedOrder": "planner",
     "Position": "models",
@@ -35,7 +38,9 @@ _HOME = {
     "load_config": "config",
     "load_funding": "data.funding",
     "load_market": "models",
+    "load_settings": "optimizer.settings",
     "load_ticks": "data.ticks",
+    "optimize": "optimizer.session",
     "plan_orders": "planner",
 }
 
@@ -45,6 +50,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Market",
+    "OptimizeResult",
     "PassivxError",
     "PlannedOrder",
     "Position",
@@ -56,7 +62,9 @@ __all__ = [
     "load_config",
     "load_funding",
     "load_market",
+    "load_settings",
     "load_ticks",
+    "optimize",
     "plan_orders",
 ]
 

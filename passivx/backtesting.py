@@ -29,7 +29,10 @@ from passivx.candidates import (
     FILLS,
     ExactRun,
     compat_record,
+    compat_records,
+    config_from_flat,
     exact_from_flat,
+    exact_records,
     run_problems,
     with_defaults,
 )
@@ -46,6 +49,8 @@ __all__ = [
     "FILLS",
     "METHODS",
     "BacktestResult",
+    "Trial",
+    "Trials",
     "backtest",
     "backtest_flat",
     "check_options",
@@ -149,6 +154,10 @@ class BacktestResult:
         )
         return about | figures | {"assumptions": list(self.assumptions)}
 
+    def fills_csv(self) -> str:
+        """Return the fills as a table, floats in the shortest form that reads back the same."""
+        return _csv(self.fills)
+
     def save(self, folder: Path | str, *, ticks: Ticks, config: Config, market: Market) -> None:
         """Write the result folder, whole or not at all: summary, fills, equity, config, market.
 
@@ -176,7 +185,7 @@ class BacktestResult:
         options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY
         contents: tuple[bytes | str, ...] = (
             orjson.dumps(summary, option=options),
-            _csv(self.fills),
+            self.fills_csv(),
             _csv(self.equity),
             config.to_json(),
             market.to_json(),
@@ -294,7 +303,7 @@ def backtest(
                 DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
             ),
         }
-        return _run_compat(ticks, flat, rules, progress)
+        return _run_compat(ticks, flat, compat_record(flat), rules, progress)
     run = ExactRun(
         config=config,
         market=market,
@@ -341,9 +350,151 @@ def backtest_flat(
     settings = with_defaults(settings, engine)
     if engine == "compat":
         _refuse_for_compat(fill, queue_share, None, funding)
-        return _run_compat(ticks, settings, rules, progress)
+        return _run_compat(ticks, settings, compat_record(settings), rules, progress)
     run = exact_from_flat(settings, fill=fill, queue_share=queue_share)
     return _run_exact(ticks, run, funding, rules, progress)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate's run without its records.
+
+    ``outcome`` is that of a `BacktestResult`, or 'limit:NAME'; ``figures`` its summary, of what was
+    played when the run ended early.
+    """
+
+    outcome: str
+    figures: dict[str, Any]
+
+
+class Trials:
+    """One set of ticks and settings, for candidates that differ in some parameters.
+
+    Checks everything once; `run` then costs little more than the runs themselves, and keeps no
+    records.
+
+    Parameters
+    ----------
+    settings : mapping
+        Every strategy parameter by its flat name; of the varied ones any value that can be used.
+    names : sequence of str
+        The varied ones, out of ``candidates.PARAMETERS[engine]``.
+    limits : ndarray of LIMITS_DTYPE, shape (1,), optional
+        ``exact`` only: what ends a run early.
+
+    The others are those of `backtest`, and so are the errors.
+    """
+
+    def __init__(
+        self,
+        ticks: Ticks,
+        settings: Mapping[str, Any],
+        market: Market,
+        names: Sequence[str],
+        *,
+        starting_balance: float,
+        engine: str = "exact",
+        method: str = "auto",
+        latency_ms: float | None = None,
+        cancel_latency_ms: float | None = None,
+        fill: str = "cross",
+        queue_share: float = 0.0,
+        funding: FundingSource | None = None,
+        break_on: BreakRules | Sequence[Sequence[str]] = (),
+        limits: npt.NDArray[np.void] | None = None,
+    ) -> None:
+        _check_engine(engine, method)
+        self._ticks = ticks
+        self._names = tuple(names)
+        self._rules = _break_rules(break_on)
+        self._limits = limits
+        self._flat = {
+            **settings,
+            **asdict(market),
+            "starting_balance": starting_balance,
+            "latency_simulation_ms": (
+                DEFAULT_LATENCY_MS[engine] if latency_ms is None else latency_ms
+            ),
+        }
+        self._run: ExactRun | None = None
+        if engine == "compat":
+            _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
+            self._compat = compat_record(self._flat)
+            return
+        self._run = ExactRun(
+            config=config_from_flat(settings),
+            market=market,
+            starting_balance=starting_balance,
+            **_latencies(latency_ms, cancel_latency_ms),
+            fill=fill,
+            queue_share=queue_share,
+        )
+        self._funding = _series_for(self._run.config, funding)
+        self._tiers = market.tier_records()
+        _check_ticks(ticks, self._run)
+
+    def run(
+        self,
+        values: npt.NDArray[np.float64],
+        progress: Callable[[], object] | None = None,
+    ) -> list[Trial]:
+        """Run one candidate a row of ``values``, shape (n, number of names), and return the trials.
+
+        ``progress`` is called every few million ticks or more often; what it raises ends the runs.
+        """
+        columns = {
+            name: np.ascontiguousarray(values[:, column]) for column, name in enumerate(self._names)
+        }
+        if self._run is None:
+            records = compat_records(self._compat, columns)
+            return [self._compat_trial(records[i : i + 1], progress) for i in range(len(records))]
+        return self._exact_trials(self._run, columns, progress)
+
+    def _exact_trials(
+        self,
+        run: ExactRun,
+        columns: Mapping[str, npt.NDArray[np.float64]],
+        progress: Callable[[], object] | None,
+    ) -> list[Trial]:
+        ticks = self._ticks
+        played = exact.run_many(
+            ticks.price,
+            ticks.qty,
+            ticks.ts_ms,
+            ticks.buyer_maker,
+            exact_records(run, columns),
+            self._tiers,
+            self._funding,
+            breaks=self._rules.program,
+            limits=self._limits,
+            progress=None if progress is None else lambda candidate, done: progress(),
+        )
+        leverages = columns.get("leverage")
+        trials = []
+        for i, (fills, equity, ended, broken_by, _, worst_open_loss, closest) in enumerate(played):
+            leverage = run.config.leverage if leverages is None else float(leverages[i])
+            figures = exact_summary(
+                fills,
+                equity,
+                starting_balance=run.starting_balance,
+                start_ms=int(ticks.ts_ms[0]),
+                end_ms=int(equity["ts_ms"][-1]),
+                inverse=run.market.inverse,
+                leverage=leverage,
+                worst_open_loss=worst_open_loss,
+                closest_liq=closest,
+            )
+            trials.append(Trial(_exact_outcome(fills, ended, broken_by, self._rules), figures))
+        return trials
+
+    def _compat_trial(
+        self, record: npt.NDArray[np.void], progress: Callable[[], object] | None
+    ) -> Trial:
+        beat = None if progress is None else lambda done: progress()
+        result = _run_compat(self._ticks, self._flat, record, self._rules, beat)
+        figures = dict(result.summary)
+        del figures["engine"], figures["outcome"]
+        return Trial(result.outcome, figures)
 
 
 def _break_rules(break_on: BreakRules | Sequence[Sequence[str]]) -> BreakRules:
@@ -388,12 +539,9 @@ def _run_exact(
         breaks=rules.program,
         progress=progress,
     )
-    liquidated = 0
-    if ended == exact.Outcome.LIQUIDATION:
-        liquidated = int(fills["position_side"][-1])
     return BacktestResult(
         engine="exact",
-        outcome=_outcome(liquidated, broken_by, rules),
+        outcome=_exact_outcome(fills, ended, broken_by, rules),
         settings={
             **run.config.to_flat(),
             **asdict(run.market),
@@ -473,6 +621,15 @@ def _assumptions(run: ExactRun, funding: npt.NDArray[np.void], ticks: Ticks) -> 
     return tuple(out)
 
 
+def _exact_outcome(
+    fills: npt.NDArray[np.void], ended: exact.Outcome, broken_by: int, rules: BreakRules
+) -> str:
+    if ended == exact.Outcome.LIMIT:
+        return f"limit:{(exact.LIMITS_DTYPE.names or ())[broken_by]}"
+    liquidated = ended == exact.Outcome.LIQUIDATION
+    return _outcome(int(fills["position_side"][-1]) if liquidated else 0, broken_by, rules)
+
+
 def _outcome(liquidated_side: int, broken_by: int, rules: BreakRules) -> str:
     if liquidated_side:
         return "long_liquidation" if liquidated_side > 0 else "shrt_liquidation"
@@ -501,10 +658,10 @@ def _refuse_for_compat(
 def _run_compat(
     ticks: Ticks,
     settings: Mapping[str, Any],
+    record: npt.NDArray[np.void],
     rules: BreakRules,
     progress: Callable[[int], object] | None,
 ) -> BacktestResult:
-    record = compat_record(settings)
     try:
         fills, liquidated, broken_by, n_ticks = compat.run(
             ticks.price,

@@ -18,10 +18,9 @@ While there is one record only, every number of ``trades[-2]`` is NaN and no com
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +29,7 @@ import numpy.typing as npt
 
 from passivx._core.breaks import INSTRUCTION_DTYPE, N_FACTS, STACK_SIZE, Fact, Op
 from passivx._core.types import KIND_NAMES, Kind
-from passivx.errors import ConfigError, Problem
+from passivx.errors import ConfigError, Problem, nearest
 
 __all__ = ["FIELDS", "BreakRules", "compile_break_on"]
 
@@ -366,7 +365,7 @@ class _Condition:
             case ast.Subscript(value=ast.Subscript(value=ast.Name(id="trades"), slice=place)):
                 if _key(place) not in (-1, -2):
                     return self._refuse(node, "must look at trades[-1] and trades[-2] only")
-                remedy = _nearest(str(_key(node.slice)), _PRESENT_NAMES)
+                remedy = nearest(str(_key(node.slice)), _PRESENT_NAMES)
                 return self._refuse(node, "must take a known field of a record", remedy)
         return self._refuse(node, "must take items of trades and ticks only")
 
@@ -435,7 +434,7 @@ class _Condition:
         return [*_fact(*found), (Op.ONE_OF, _mask(wanted), 0.0)]
 
     def _unknown_word(self, node: ast.expr, fact: Fact, word: str) -> _Code:
-        remedy = _nearest(word, _WORDS[fact])
+        remedy = nearest(word, _WORDS[fact])
         return self._refuse(node, f"must use a {fact.name.lower()} that records have", remedy)
 
     def _text_field(self, node: ast.expr) -> tuple[Fact, int] | None:
@@ -461,11 +460,6 @@ def _key(node: ast.expr) -> object:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as key)):
             return -key
     return None
-
-
-def _nearest(word: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}"
 
 
 def _fact(fact: Fact, offset: int = 0) -> _Code:

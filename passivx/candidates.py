@@ -19,17 +19,21 @@ from passivx._core.exact import EXACT_DTYPE
 from passivx._core.flow import FLOW_RULES_DTYPE
 from passivx._core.matching import FillMode
 from passivx.config import Config
-from passivx.documents import Number, is_number
+from passivx.documents import Number, fields_of, is_number
 from passivx.errors import ConfigError, Problem
 from passivx.models import Market
 
 __all__ = [
     "DEFAULT_LATENCY_MS",
     "FILLS",
+    "PARAMETERS",
     "ExactRun",
     "compat_record",
+    "compat_records",
     "config_from_flat",
     "exact_from_flat",
+    "exact_records",
+    "parameter_fault",
     "run_problems",
     "with_defaults",
 ]
@@ -65,6 +69,38 @@ _NESTED: Final = {
 _FLAGS: Final = frozenset(
     {"cross_mode", "market_stop_loss", "do_long", "do_shrt", "funding_fee_collect_mode", "inverse"}
 )
+
+
+# Flat name -> field of a config, for what is a number or a switch and changes a run.
+_FIELDS: Final = {
+    {".".join(path): name for name, path in _NESTED.items()}.get(path, path): info
+    for path, info in fields_of(Config)
+    if path not in ("config_name", "symbol", "logging_level", "strategy", "book")
+}
+# What an optimizer may vary, by engine; the rest of compat's numbers are market and account.
+_COMPAT_OF_THE_RUN: Final = frozenset(
+    {"price_step", "qty_step", "min_qty", "min_cost", "maker_fee", "max_leverage", "inverse"}
+    | {"starting_balance", "latency_ms"}
+)
+PARAMETERS: Final[dict[str, tuple[str, ...]]] = {
+    "exact": tuple(_FIELDS),
+    "compat": tuple(
+        _FLAT_NAMES.get(name, name)
+        for name in compat.COMPAT_DTYPE.names or ()
+        if name not in _COMPAT_OF_THE_RUN
+    ),
+}
+
+
+def parameter_fault(name: str, value: float, engine: str) -> str:
+    """Say what keeps ``value`` from being a value of that parameter; nothing when it may be one."""
+    if engine == "compat":
+        names = {flat: name for name, flat in _FLAT_NAMES.items()}
+        return _unusable(names.get(name, name), value)
+    if name in _FLAGS:
+        return "" if is_number(value) and value in (0, 1) else "must be 0 or 1"
+    interval = next(note for note in _FIELDS[name].metadata if isinstance(note, Number))
+    return "" if is_number(value) and value in interval else f"must be in {interval.interval}"
 
 
 def with_defaults(settings: Mapping[str, Any], engine: str) -> dict[str, Any]:
@@ -180,7 +216,31 @@ def exact_from_flat(settings: Mapping[str, Any], *, fill: str, queue_share: floa
     return ExactRun(config=config, market=market, fill=fill, **numbers)
 
 
-def config_from_flat(settings: Mapping[str, Any]) -> Config:
+def exact_records(
+    run: ExactRun, columns: Mapping[str, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.void]:
+    """Return many runs that differ from ``run`` in some parameters: EXACT_DTYPE, shape (n,).
+
+    ``columns`` are values by flat name, shape (n,) each, within the ranges of a config (not
+    checked here: whoever draws them has checked his ranges); counts are rounded, switches 1 or 0.
+    """
+    out = np.repeat(run.record(), len(next(iter(columns.values()))))
+    parts = (out["strategy"], out["flow"], out)
+    for name, values in columns.items():
+        field = "do_short" if name == "do_shrt" else name
+        owner = next(part for part in parts if field in (part.dtype.names or ()))
+        owner[field] = np.rint(values) if owner.dtype[field].kind == "i" else values
+    if "leverage" in columns:
+        out["venue_leverage"] = np.ceil(columns["leverage"])
+        out["market"]["notional_cap"] = [
+            run.market.notional_cap(leverage) for leverage in out["venue_leverage"].tolist()
+        ]
+    return out
+
+
+def config_from_flat(
+    settings: Mapping[str, Any], *, config_name: str = "flat_settings", symbol: str = "ANY"
+) -> Config:
     """Return the config that flat settings describe; switches may be the numbers 1 and 0.
 
     Raises
@@ -188,7 +248,7 @@ def config_from_flat(settings: Mapping[str, Any]) -> Config:
     ConfigError
         Naming every setting that is missing or out of range, by its flat name.
     """
-    document: dict[str, Any] = {"config_name": "flat_settings", "symbol": "ANY"}
+    document: dict[str, Any] = {"config_name": config_name, "symbol": symbol}
     document["indicator_settings"] = {"tick_ema": {}}
     for name in Config.model_fields:
         if name in settings and name != "indicator_settings":
@@ -242,6 +302,19 @@ def compat_record(settings: Mapping[str, Any]) -> npt.NDArray[np.void]:
             out[name] = value
     if problems:
         raise ConfigError(problems)
+    return out
+
+
+def compat_records(
+    record: npt.NDArray[np.void], columns: Mapping[str, npt.NDArray[np.float64]]
+) -> npt.NDArray[np.void]:
+    """Return many runs that differ from ``record`` in some parameters: COMPAT_DTYPE, shape (n,).
+
+    ``columns`` as `exact_records` takes them.
+    """
+    out = np.repeat(record, len(next(iter(columns.values()))))
+    for name, values in columns.items():
+        out["do_short" if name == "do_shrt" else name] = values
     return out
 
 

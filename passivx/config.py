@@ -182,6 +182,14 @@ class Config(_Settings):
         """Return the canonical file: every setting, defaults included; it loads back equal."""
         return self.model_dump_json(indent=4) + "\n"
 
+    def to_live_json(self) -> str:
+        """Return the file in the original's layout; it loads back equal.
+
+        Settings that the original does not have are in it only where they are not the default.
+        """
+        usual = {name for name in _OURS if getattr(self, name) == _default_of(name)}
+        return self.model_dump_json(indent=4, exclude=usual) + "\n"
+
     @property
     def venue_leverage(self) -> int:
         """The leverage the venue is set to: the next whole number."""
@@ -203,6 +211,21 @@ class Config(_Settings):
         for name in STRATEGY_DTYPE.names or ():
             out[name] = values[name]
         return out
+
+
+# What old files do not have.
+_OURS: Final = (
+    "strategy",
+    "max_order_distance",
+    "requote_ms",
+    "requote_tolerance",
+    "orders_per_batch",
+    "book",
+)
+
+
+def _default_of(name: str) -> Any:
+    return Config.model_fields[name].default
 
 
 def load_config(source: Path | str | Mapping[str, Any], *, compat: bool = False) -> Config:

@@ -7,12 +7,13 @@ PassivxError              exit code 1: the request failed, the message says why
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ConfigError", "DataError", "PassivxError", "Problem"]
+__all__ = ["ConfigError", "DataError", "PassivxError", "Problem", "nearest"]
 
 
 class PassivxError(Exception):
@@ -41,6 +42,12 @@ class Problem:
             shown = repr(self.value)
             text += f", was {shown if len(shown) <= 80 else shown[:77] + '...'}"
         return f"{text}; {self.remedy}" if self.remedy else text
+
+
+def nearest(word: str, known: Collection[str]) -> str:
+    """Return the remedy for a word that is none of ``known``: the one meant, or all of them."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"one of {', '.join(known)}"
 
 
 class ConfigError(PassivxError):

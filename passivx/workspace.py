@@ -12,7 +12,14 @@ from typing import Final
 from passivx.errors import ConfigError, PassivxError, Problem
 from passivx.files import atomic_write
 
-__all__ = ["create_workspace", "examples_folder", "resolve_config"]
+__all__ = [
+    "create_workspace",
+    "examples_folder",
+    "find_market",
+    "resolve_config",
+    "resolve_settings",
+    "session_folder",
+]
 
 _EXCHANGES: Final = ("binance", "bybit")
 _FOLDERS: Final = (
@@ -53,9 +60,13 @@ def resolve_config(argument: str, workspace: Path, exchange: str | None = None) 
     if found:
         remedy = f"say which: {' or '.join(map(str, found))}"
         raise ConfigError([Problem("", None, f"config {argument!r} exists more than once", remedy)])
-    near = difflib.get_close_matches(argument, [file.stem for file in files], cutoff=0.5)
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "name a file"
+    hint = _near(argument, [file.stem for file in files])
     raise ConfigError([Problem("", None, f"no config {argument!r} in {settings}", hint)])
+
+
+def _near(argument: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(argument, names, cutoff=0.5)
+    return f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else "name a file"
 
 
 def resolve_market(argument: Path, workspace: Path) -> Path:
@@ -65,6 +76,36 @@ def resolve_market(argument: Path, workspace: Path) -> Path:
     """
     inside = workspace / argument
     return inside if not argument.exists() and inside.exists() else argument
+
+
+def find_market(exchange: str, symbol: str, workspace: Path) -> Path | None:
+    """Return the market file of a symbol: the workspace's, else the example's, else None."""
+    name = Path("markets") / f"{exchange}_{symbol}.json"
+    return next((f / name for f in (workspace, examples_folder()) if (f / name).is_file()), None)
+
+
+def resolve_settings(argument: str, workspace: Path) -> Path:
+    """Return the settings file an optimizer's argument means.
+
+    A path is a path; a bare NAME is ``backtest_configs/NAME.hjson`` in the workspace.
+
+    Raises
+    ------
+    ConfigError
+        If a bare name is not found, naming near ones.
+    """
+    folder = workspace / "backtest_configs"
+    if (named := folder / f"{argument}.hjson").is_file():
+        return named
+    if re.search(r"[/\\]|\.h?json$", argument) or Path(argument).is_file():
+        return Path(argument)
+    hint = _near(argument, [file.stem for file in folder.glob("*.hjson")])
+    raise ConfigError([Problem("", None, f"no settings {argument!r} in {folder}", hint)])
+
+
+def session_folder(exchange: str, symbol: str, session_name: str, workspace: Path) -> Path:
+    """Return where the results of a session go."""
+    return workspace / "backtest_results" / exchange / symbol / session_name
 
 
 def create_workspace(folder: Path) -> Iterator[tuple[Path, bool]]:

@@ -24,6 +24,7 @@ LAYERS = [
     {"data"},
     {"report"},
     {"backtesting"},
+    {"optimizer"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -5,10 +5,12 @@ What is here is time: prints, messages on their way, funding, requotes and whole
 the order that docs/backtest.md gives (*One millisecond*), and everything that happened is recorded.
 """
 
+from functools import partial
+
 import numpy as np
 
 from cpython.exc cimport PyErr_CheckSignals
-from libc.math cimport INFINITY, ceil, fabs, nextafter
+from libc.math cimport INFINITY, ceil, fabs, nextafter, pow
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -43,6 +45,7 @@ cdef enum:
     # new position, whose entry takes a latency to arrive itself: there are never more than a few.
     ROOM = 256
     MS_PER_HOUR = 3_600_000
+    MS_PER_DAY = 86_400_000
 
 
 cdef struct Settings:          # EXACT_DTYPE: one run, besides its prints, tiers and funding
@@ -60,6 +63,24 @@ cdef struct Settings:          # EXACT_DTYPE: one run, besides its prints, tiers
     int64_t fill_mode          # matching.FillMode
 
 
+cdef struct Limits:            # LIMITS_DTYPE: figures that end a run once they are worse than this
+    double max_drawdown        # inf = no limit
+    double min_closest_liq     # -inf = no limit, as in min_adg
+    double max_hours_between_fills   # inf
+    double max_loss            # share of the starting balance; inf
+    double min_adg             # average daily gain, a factor
+    double min_adg_from        # share of the run's time from which that counts, 0 to 1
+
+
+cdef enum Limit:               # which: the index of its field
+    NO_LIMIT = -1
+    MAX_DRAWDOWN = 0
+    MIN_CLOSEST_LIQ = 1
+    MAX_HOURS_BETWEEN_FILLS = 2
+    MAX_LOSS = 3
+    MIN_ADG = 4
+
+
 cpdef enum Outcome:            # how a run ended
     RUNNING = 0
     END = 1
@@ -67,6 +88,7 @@ cpdef enum Outcome:            # how a run ended
     BREAK = 3
     OUT_OF_MEMORY = 4
     BROKEN_IDENTITY = 5        # debug builds: the wallet is not what the records say
+    LIMIT = 6
 
 
 cdef struct Mail:              # messages of one latency: they arrive in the order they were sent
@@ -110,7 +132,10 @@ cdef struct Run:
     double turnover            # Σ |pnl| + Σ |fee|: the scale of rounding in it
     double starting_balance
     Watch* watch               # NULL: no conditions
-    int64_t broken_by          # index of the condition that ended the run; -1 = none
+    const Limits* limits       # NULL: none; what they look at is kept only if there are some
+    double peak                # of the equity points
+    int64_t last_fill_ms       # the start before there is one
+    int64_t broken_by          # index of the condition or limit that ended the run; -1 = none
     Outcome outcome
     Fill* fills
     Py_ssize_t n_fills
@@ -130,7 +155,11 @@ EXACT_DTYPE = np.dtype(
     )]
     + [("cross_mode", "<i8"), ("fill_mode", "<i8")]
 )
-if sizeof(Settings) != EXACT_DTYPE.itemsize:
+LIMITS_DTYPE = np.dtype([(name, "<f8") for name in (
+    "max_drawdown", "min_closest_liq", "max_hours_between_fills", "max_loss", "min_adg",
+    "min_adg_from",
+)])
+if sizeof(Settings) != EXACT_DTYPE.itemsize or sizeof(Limits) != LIMITS_DTYPE.itemsize:
     raise ImportError("passivx._core.exact: a struct and its dtype disagree")
 
 
@@ -145,6 +174,47 @@ cdef Fill* new_fill(Run* r) noexcept nogil:
     return &r.fills[r.n_fills - 1]
 
 
+cdef inline double liq_distance(const Run* r, double price) noexcept nogil:
+    # Relative distance to liquidation; none at all for a print beyond it that did not liquidate.
+    cdef double liq = r.venue.account.liq_price
+    cdef double distance
+    if r.venue.account.size == 0.0 or not liq > 0.0:
+        return 1.0
+    distance = (price - liq if r.venue.account.size > 0.0 else liq - price) / price
+    return distance if distance > 0.0 else 0.0
+
+
+cdef Limit broken_limit(Run* r, const Equity* point) noexcept nogil:
+    # The first limit that the run so far breaks. The figures are those of report/metrics.py, to the
+    # last bit; prints that are not noted yet are looked at, and left to be noted.
+    cdef const Limits* limits = r.limits
+    cdef double level = point.equity if point.equity > 0.0 else 0.0
+    cdef double gain = level / r.starting_balance
+    cdef double closest = min(r.closest, r.closest_liq)
+    cdef double passed_ms = point.ts_ms - r.ts_ms[0]
+    cdef double whole_ms = r.ts_ms[r.n - 1] - r.ts_ms[0]
+    cdef double pause_ms = point.ts_ms - r.last_fill_ms
+    if level > r.peak:
+        r.peak = level
+    if r.worst_price > -INFINITY:
+        closest = min(closest, liq_distance(r, fabs(r.worst_price)))
+    if 1.0 - level / r.peak > limits.max_drawdown:
+        return Limit.MAX_DRAWDOWN
+    if closest < limits.min_closest_liq:
+        return Limit.MIN_CLOSEST_LIQ
+    if pause_ms / MS_PER_HOUR > limits.max_hours_between_fills:
+        return Limit.MAX_HOURS_BETWEEN_FILLS
+    if max(0.0, 1.0 - gain) > limits.max_loss:
+        return Limit.MAX_LOSS
+    # A gain is not negative: without a limit there is no power to be taken.
+    if (
+        limits.min_adg > 0.0 and passed_ms > 0.0 and passed_ms / whole_ms >= limits.min_adg_from
+        and pow(gain, 1.0 / (passed_ms / MS_PER_DAY)) < limits.min_adg
+    ):
+        return Limit.MIN_ADG
+    return Limit.NO_LIMIT
+
+
 cdef void add_equity(Run* r, int64_t ts_ms) noexcept nogil:
     cdef void* points = with_room(r.equity, r.n_equity, &r.equity_room, sizeof(Equity))
     cdef Equity* point
@@ -157,16 +227,16 @@ cdef void add_equity(Run* r, int64_t ts_ms) noexcept nogil:
     point.ts_ms = ts_ms
     point.wallet = r.venue.account.wallet
     point.equity = r.venue.account.wallet + open_pnl(r.venue, r.venue.book.last)
+    if r.limits is not NULL and r.outcome == Outcome.RUNNING:
+        r.broken_by = broken_limit(r, point)
+        if r.broken_by >= 0:
+            r.outcome = Outcome.LIMIT
 
 
 cdef inline void note_distance(Run* r, double price) noexcept nogil:
-    # Relative distance to liquidation; none at all for a print beyond it that did not liquidate.
-    cdef double liq = r.venue.account.liq_price
-    cdef double distance
-    if r.venue.account.size != 0.0 and liq > 0.0:
-        distance = (price - liq if r.venue.account.size > 0.0 else liq - price) / price
-        if distance < r.closest:
-            r.closest = distance if distance > 0.0 else 0.0
+    cdef double distance = liq_distance(r, price)
+    if distance < r.closest:
+        r.closest = distance
 
 
 cdef inline void note_loss(Run* r, double loss) noexcept nogil:
@@ -222,6 +292,8 @@ cdef void record(Run* r, const Execution* ex, int64_t kind) noexcept nogil:
         r.closest_liq = r.closest
     r.closest = 1.0
     add_equity(r, r.now_ms)
+    if kind != Kind.FUNDING:
+        r.last_fill_ms = r.now_ms
     if PASSIVX_DEBUG:
         r.booked_money += ex.pnl + ex.fee
         r.turnover += fabs(ex.pnl) + fabs(ex.fee)
@@ -310,14 +382,14 @@ cdef void set_triggers(const Run* r, double* below, double* above) noexcept nogi
             above[row] = min(above[row], nextafter(stop, -INFINITY))
 
 
-cdef void play_prints(Run* r, int64_t until_ms) noexcept nogil:
-    # The prints up to and including until_ms, or up to the end of the first millisecond after
-    # which a plan is due. Most prints are quiet: they only move the EMA and the worst price.
+cdef Py_ssize_t skip_quiet(
+    Run* r, Py_ssize_t i, int64_t until_ms, const double* below, const double* above,
+) noexcept nogil:
+    # From print i to the first that is after until_ms or may do something; that one has moved the
+    # EMA. Most prints are quiet: they only move the EMA and the worst price.
     cdef const double* price = r.price
     cdef const int64_t* ts_ms = r.ts_ms
     cdef const uint8_t* buyer_maker = r.buyer_maker
-    cdef double[2] below
-    cdef double[2] above
     cdef double alpha = r.alpha
     cdef double beta = r.beta
     cdef double ema = r.ema
@@ -325,12 +397,10 @@ cdef void play_prints(Run* r, int64_t until_ms) noexcept nogil:
     cdef double worst = r.worst_price
     cdef double against = 0.0
     cdef double p, x
-    cdef Py_ssize_t i = r.at
     cdef Py_ssize_t n = r.n
     cdef int row
     if r.venue.account.size != 0.0:
         against = -1.0 if r.venue.account.size > 0.0 else 1.0
-    set_triggers(r, &below[0], &above[0])
     while i < n and ts_ms[i] <= until_ms:
         p = price[i]
         row = buyer_maker[i] == 0
@@ -338,27 +408,44 @@ cdef void play_prints(Run* r, int64_t until_ms) noexcept nogil:
             ema = ema_step(ema, p, alpha, beta)
             previous = p
         if (p < below[row]) | (p > above[row]):
-            r.worst_price = worst
-            hear_print(r, i)
-            worst = r.worst_price
-            if r.outcome != Outcome.RUNNING:
-                break
-            if r.flow.due:
-                until_ms = ts_ms[i]
-            against = 0.0
-            if r.venue.account.size != 0.0:
-                against = -1.0 if r.venue.account.size > 0.0 else 1.0
-            set_triggers(r, &below[0], &above[0])
-        elif against != 0.0:
+            break
+        if against != 0.0:
             x = against * p
             worst = x if x > worst else worst
         i += 1
-    if r.outcome == Outcome.RUNNING:
-        r.at = i
-        r.now_ms = until_ms
     r.ema = ema
     r.previous = previous
     r.worst_price = worst
+    return i
+
+
+# Through a pointer no compiler inlines it: the loop has the registers to itself.
+cdef Py_ssize_t (*skip_quiet_apart)(
+    Run* r, Py_ssize_t i, int64_t until_ms, const double* below, const double* above,
+) noexcept nogil
+skip_quiet_apart = skip_quiet
+
+
+cdef void play_prints(Run* r, int64_t until_ms) noexcept nogil:
+    # The prints up to and including until_ms, or up to the end of the first millisecond after
+    # which a plan is due.
+    cdef double[2] below
+    cdef double[2] above
+    cdef Py_ssize_t i = r.at
+    set_triggers(r, &below[0], &above[0])
+    while True:
+        i = skip_quiet_apart(r, i, until_ms, &below[0], &above[0])
+        if i == r.n or r.ts_ms[i] > until_ms:
+            break
+        hear_print(r, i)
+        if r.outcome != Outcome.RUNNING:
+            return
+        if r.flow.due:
+            until_ms = r.ts_ms[i]
+        set_triggers(r, &below[0], &above[0])
+        i += 1
+    r.at = i
+    r.now_ms = until_ms
 
 
 cdef void look_at_market(Run* r) noexcept nogil:
@@ -581,6 +668,7 @@ cdef void begin(Run* r, const Settings* s) noexcept nogil:
     r.worst_price = -INFINITY
     r.closest = 1.0
     r.closest_liq = 1.0
+    r.last_fill_ms = start_ms
     r.broken_by = -1
     r.starting_balance = s.starting_balance
     add_equity(r, start_ms)
@@ -595,69 +683,17 @@ cdef void finish(Run* r) noexcept nogil:
         add_equity(r, r.now_ms)
 
 
-def run(
+cdef _run_one(
     const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
-    const uint8_t[::1] buyer_maker, const Settings[::1] settings, const Tier[::1] tiers,
-    const Funding[::1] funding, *, const Instruction[::1] breaks=None,
-    Py_ssize_t chunk=250_000, progress=None,
+    const uint8_t[::1] buyer_maker, const Settings* s, const Tier[::1] tiers,
+    const Funding[::1] funding, const Instruction[::1] breaks, const Limits[::1] limits,
+    Py_ssize_t chunk, progress,
 ):
-    """Replay prints against a strategy at a venue with latency: docs/backtest.md.
-
-    Parameters
-    ----------
-    price, qty, ts_ms, buyer_maker : arrays of f8, f8, i8, u1, shape (n,), n >= 1
-        Prints in time order, prices finite and > 0, times >= 0 (not checked here).
-    settings : ndarray of EXACT_DTYPE, shape (1,)
-        Within the ranges of a config and a market file.
-    tiers : ndarray of TIER_DTYPE, shape (m,), m >= 1
-        Maintenance margin, floors rising from 0.
-    funding : ndarray of FUNDING_DTYPE, shape (k,)
-        Settlements in time order; may be empty.
-    breaks : ndarray of INSTRUCTION_DTYPE, shape (b,), optional
-        A program of break_on conditions; the record for which one holds is the run's last.
-    chunk : int
-        Prints between two looks at Ctrl-C and calls of ``progress(prints_done)``.
-
-    Returns
-    -------
-    fills : ndarray of FILL_DTYPE, shape (f,)
-    equity : ndarray of EQUITY_DTYPE, shape (e,), e >= 1
-    outcome : Outcome
-        END, LIQUIDATION or BREAK.
-    broken_by : int
-        Index of the condition that ended the run, else -1.
-    n_played : int
-        Prints looked at.
-    worst_open_loss : float
-        Most negative open pnl at any print, settle currency, <= 0.
-    closest_liq : float
-        Least relative distance of any print to the liquidation price, 0 when liquidated, 1 = never
-        near.
-
-    Raises
-    ------
-    ValueError
-        If the arrays differ in length or are empty, a setting is out of range, or ``breaks`` is no
-        sound program.
-    AssertionError
-        Debug builds: if the wallet is not the starting balance + Σ pnl + Σ fee of the records.
-    """
+    # One run of arguments that have been checked: what `run` returns.
     cdef Py_ssize_t n = price.shape[0]
     cdef Py_ssize_t until = 0
-    cdef const Settings* s
-    cdef Run* r
     cdef Watch watch
-    if not n == qty.shape[0] == ts_ms.shape[0] == buyer_maker.shape[0]:
-        raise ValueError("price, qty, ts_ms and buyer_maker must have the same length")
-    if n == 0:
-        raise ValueError("at least one print is needed")
-    if settings.shape[0] != 1 or tiers.shape[0] == 0:
-        raise ValueError("settings must be one record, tiers at least one")
-    if chunk < 1:
-        raise ValueError(f"chunk must be >= 1, was {chunk}")
-    s = &settings[0]
-    _check(s, ts_ms[0])
-    r = <Run*>calloc(1, sizeof(Run))
+    cdef Run* r = <Run*>calloc(1, sizeof(Run))
     if r is NULL:
         raise MemoryError
     try:
@@ -670,9 +706,10 @@ def run(
         r.venue.tiers, r.venue.n_tiers = &tiers[0], tiers.shape[0]
         if funding.shape[0]:
             r.funding, r.n_funding = &funding[0], funding.shape[0]
+        if limits is not None:
+            r.limits = &limits[0]
         begin(r, s)
         if breaks is not None and breaks.shape[0] > 0:
-            check_program(breaks)
             watch_start(&watch, &breaks[0], breaks.shape[0], s.starting_balance, n, ts_ms[0])
             r.watch = &watch
         while r.outcome == Outcome.RUNNING:
@@ -711,7 +748,37 @@ cdef _copy(Fill[::1] fills, Equity[::1] equity, const Run* r):
     memcpy(&equity[0], r.equity, r.n_equity * sizeof(Equity))
 
 
-cdef _check(const Settings* s, int64_t start_ms):
+cdef _check_shared(
+    const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
+    const uint8_t[::1] buyer_maker, const Tier[::1] tiers, const Instruction[::1] breaks,
+    const Limits[::1] limits, Py_ssize_t chunk,
+):
+    # What all runs of a call have in common.
+    cdef Py_ssize_t n = price.shape[0]
+    cdef int i
+    if not n == qty.shape[0] == ts_ms.shape[0] == buyer_maker.shape[0]:
+        raise ValueError("price, qty, ts_ms and buyer_maker must have the same length")
+    if n == 0:
+        raise ValueError("at least one print is needed")
+    if not 0 <= ts_ms[0] <= 1e15:
+        raise ValueError(f"ts_ms must be in [0, 1e+15], was {ts_ms[0]}")
+    if tiers.shape[0] == 0:
+        raise ValueError("at least one tier is needed")
+    if chunk < 1:
+        raise ValueError(f"chunk must be >= 1, was {chunk}")
+    if breaks is not None:
+        check_program(breaks)
+    if limits is None:
+        return
+    if limits.shape[0] != 1:
+        raise ValueError("limits must be one record")
+    for i, name in enumerate(LIMITS_DTYPE.names):
+        number = (<const double*>&limits[0])[i]
+        if number != number:
+            raise ValueError(f"{name} must be a number, was {number}")
+
+
+cdef _check(const Settings* s, where=""):
     for name, number, least, most in (
         ("starting_balance", s.starting_balance, 5e-324, 1e300),
         ("ema_span", s.ema_span, 1.0, 1e300),
@@ -724,7 +791,119 @@ cdef _check(const Settings* s, int64_t start_ms):
         ("requote_ms", s.flow.requote_ms, 1, 3_600_000),
         ("orders_per_batch", s.flow.orders_per_batch, 1, 50),
         ("fill_mode", s.fill_mode, 0, 2),
-        ("ts_ms", start_ms, 0, 1e15),
     ):
         if not least <= number <= most:
-            raise ValueError(f"{name} must be in [{least:g}, {most:g}], was {number}")
+            raise ValueError(f"{where}{name} must be in [{least:g}, {most:g}], was {number}")
+
+
+def run(
+    const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
+    const uint8_t[::1] buyer_maker, const Settings[::1] settings, const Tier[::1] tiers,
+    const Funding[::1] funding, *, const Instruction[::1] breaks=None,
+    const Limits[::1] limits=None, Py_ssize_t chunk=250_000, progress=None,
+):
+    """Replay prints against a strategy at a venue with latency: docs/backtest.md.
+
+    Parameters
+    ----------
+    price, qty, ts_ms, buyer_maker : arrays of f8, f8, i8, u1, shape (n,), n >= 1
+        Prints in time order, prices finite and > 0, times >= 0 (not checked here).
+    settings : ndarray of EXACT_DTYPE, shape (1,)
+        Within the ranges of a config and a market file.
+    tiers : ndarray of TIER_DTYPE, shape (m,), m >= 1
+        Maintenance margin, floors rising from 0.
+    funding : ndarray of FUNDING_DTYPE, shape (k,)
+        Settlements in time order; may be empty.
+    breaks : ndarray of INSTRUCTION_DTYPE, shape (b,), optional
+        A program of break_on conditions; the record for which one holds is the run's last.
+    limits : ndarray of LIMITS_DTYPE, shape (1,), optional
+        What makes an equity point the run's last: the figure of the run up to it is worse than the
+        field says. Looked at at every point but a liquidation's and the end's, at a record before
+        ``breaks``. Beyond each of the first four no later point can bring a run back. *level* is
+        equity, or 0 where it is negative.
+
+        - max_drawdown: 1 - level / (highest level so far) is more; inf = no limit.
+        - min_closest_liq: the least relative distance of a print to the liquidation price is less;
+          -inf.
+        - max_hours_between_fills: the time since the last fill before the point, or since the
+          start, is more hours. Fundings are no fills. inf.
+        - max_loss: max(0, 1 - level / starting_balance) is more; inf.
+        - min_adg, min_adg_from: (level / starting_balance) ** (1 / days since the start) is less,
+          and the share of the run's time that has passed is at least min_adg_from; -inf and 1. The
+          one limit that a later point could satisfy again, and the one place of a run where the
+          last bit is the C library's (``pow``).
+    chunk : int
+        Prints between two looks at Ctrl-C and calls of ``progress(prints_done)``.
+
+    Returns
+    -------
+    fills : ndarray of FILL_DTYPE, shape (f,)
+    equity : ndarray of EQUITY_DTYPE, shape (e,), e >= 1
+    outcome : Outcome
+        END, LIQUIDATION, BREAK or LIMIT.
+    broken_by : int
+        Index of the condition that ended the run, or of the limit in ``LIMITS_DTYPE.names`` (the
+        first when a point breaks several), else -1.
+    n_played : int
+        Prints looked at; 0 when the start itself breaks a limit.
+    worst_open_loss : float
+        Most negative open pnl at any print, settle currency, <= 0.
+    closest_liq : float
+        Least relative distance of any print to the liquidation price, 0 when liquidated, 1 = never
+        near.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in length or are empty, a setting is out of range, ``breaks`` is no
+        sound program, or a limit is NaN.
+    AssertionError
+        Debug builds: if the wallet is not the starting balance + Σ pnl + Σ fee of the records.
+    """
+    _check_shared(price, qty, ts_ms, buyer_maker, tiers, breaks, limits, chunk)
+    if settings.shape[0] != 1:
+        raise ValueError("settings must be one record")
+    _check(&settings[0])
+    return _run_one(
+        price, qty, ts_ms, buyer_maker, &settings[0], tiers, funding, breaks, limits, chunk,
+        progress)
+
+
+def run_many(
+    const double[::1] price, const double[::1] qty, const int64_t[::1] ts_ms,
+    const uint8_t[::1] buyer_maker, const Settings[::1] candidates, const Tier[::1] tiers,
+    const Funding[::1] funding, *, const Instruction[::1] breaks=None,
+    const Limits[::1] limits=None, Py_ssize_t chunk=250_000, progress=None,
+):
+    """Replay the same prints for one candidate after the other; threads may do so side by side.
+
+    Parameters
+    ----------
+    candidates : ndarray of EXACT_DTYPE, shape (c,)
+        Each as ``settings`` of `run`; may be empty.
+    chunk : int
+        Prints between two looks at Ctrl-C and calls of ``progress(i, prints_done)`` for candidate
+        i. What it raises ends the call.
+
+    The others are those of `run`, for every candidate.
+
+    Returns
+    -------
+    list of tuples, length c
+        What `run` returns for each.
+
+    Raises
+    ------
+    ValueError, AssertionError
+        As `run`; no candidate is run unless all are within their ranges.
+    """
+    cdef Py_ssize_t i
+    _check_shared(price, qty, ts_ms, buyer_maker, tiers, breaks, limits, chunk)
+    for i in range(candidates.shape[0]):
+        _check(&candidates[i], f"candidate {i}: ")
+    results = []
+    for i in range(candidates.shape[0]):
+        results.append(_run_one(
+            price, qty, ts_ms, buyer_maker, &candidates[i], tiers, funding, breaks, limits, chunk,
+            None if progress is None else partial(progress, i)))
+    return results

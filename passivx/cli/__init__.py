@@ -27,6 +27,7 @@ COMMANDS = {
     "config": ("passivx.cli.config", "Check a config, or explain what each field does."),
     "grid": ("passivx.cli.grid", "Show the orders the bot would rest now."),
     "backtest": ("passivx.cli.backtest", "Replay trades against a config."),
+    "optimize": ("passivx.cli.optimize", "Search for the settings that would have done best."),
     "doctor": ("passivx.cli.doctor", "Check this installation and machine."),
 }
 

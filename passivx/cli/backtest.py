@@ -20,10 +20,12 @@ from passivx.breaks import BreakRules, compile_break_on
 from passivx.cli.options import (
     balance_option,
     balance_or_default,
+    funding_option,
     json_option,
     market_of,
     market_option,
     settle_currency,
+    ticks_option,
     tiers_option,
     workspace_option,
 )
@@ -45,16 +47,8 @@ _BOTH = "both"
 
 @click.command()
 @click.argument("config")
-@click.option(
-    "--ticks",
-    "ticks_paths",
-    required=True,
-    multiple=True,
-    metavar="PATH",
-    type=click.Path(exists=True, path_type=Path),
-    help="Trade file or folder (csv, csv.gz, zip, npy); may be given several times.",
-)
-@market_option
+@ticks_option
+@market_option()
 @tiers_option
 @click.option(
     "--engine",
@@ -100,12 +94,7 @@ _BOTH = "both"
     type=click.FloatRange(min=0.0),
     help="exact: how long a cancel takes, when it is not --latency-ms.",
 )
-@click.option(
-    "--funding",
-    metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="exact: settled funding rates, csv (ts_ms,rate) or JSON; the venues' own names are known.",
-)
+@funding_option
 @click.option(
     "--break-on",
     "settings_path",

@@ -49,7 +49,7 @@ def size_at_price(value: str) -> tuple[float, float]:
 
 @click.command()
 @click.argument("config")
-@market_option
+@market_option()
 @tiers_option
 @click.option("--price", required=True, type=positive, metavar="P", help="Last price.")
 @balance_option

@@ -18,11 +18,13 @@ __all__ = [
     "DEFAULT_BALANCE_QUOTE",
     "balance_option",
     "balance_or_default",
+    "funding_option",
     "json_option",
     "market_of",
     "market_option",
     "positive",
     "settle_currency",
+    "ticks_option",
     "tiers_option",
     "workspace_option",
 ]
@@ -55,16 +57,42 @@ def workspace_option(f: F) -> F:
     )(f)
 
 
-def market_option(f: F) -> F:
-    """Add ``--market FILE``, required: no rule of a market is ever guessed."""
+def ticks_option(f: F) -> F:
+    """Add ``--ticks PATH``, required, any number of times."""
+    return click.option(
+        "--ticks",
+        "ticks_paths",
+        required=True,
+        multiple=True,
+        metavar="PATH",
+        type=click.Path(exists=True, path_type=Path),
+        help="Trade file or folder (csv, csv.gz, zip, npy); may be given several times.",
+    )(f)
+
+
+def market_option(*, required: bool = True) -> Callable[[F], F]:
+    """Add ``--market FILE``: no rule of a market is ever guessed."""
+    otherwise = "" if required else " Default: the workspace's markets/EXCHANGE_SYMBOL.json."
     return click.option(
         "--market",
         "market_path",
-        required=True,
+        required=required,
         metavar="FILE",
         type=click.Path(path_type=Path),
         help="Market rules as JSON: price_step, qty_step, min_qty, min_cost, fees, max_leverage, "
-        "inverse; a path, also one within the workspace. `passivx init` writes examples.",
+        "inverse; a path, also one within the workspace. `passivx init` writes examples."
+        + otherwise,
+    )
+
+
+def funding_option(f: F) -> F:
+    """Add ``--funding FILE``."""
+    return click.option(
+        "--funding",
+        metavar="FILE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="exact: settled funding rates, csv (ts_ms,rate) or JSON; the venues' own names are "
+        "known.",
     )(f)
 
 

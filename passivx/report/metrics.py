@@ -23,6 +23,8 @@ LARGEST = 1e6
 # A mean or a deviation of daily returns below this is rounding.
 _NOISE = 1e-12
 
+_N_KINDS = max(Kind) + 1
+
 
 def open_pnl_at(
     fills: npt.NDArray[np.void], price: npt.NDArray[np.float64], *, inverse: bool
@@ -73,29 +75,38 @@ def compat_summary(
 
     Kept quiet: open_pnl of the last position at ``last_price``, and final_equity =
     starting_balance + net_pnl_plus_fees + open_pnl, with the losses that the balance floor hides
-    from the balance. loss_profit_ratio and volume are those of `exact_summary`.
+    from the balance. loss_profit_ratio, volume and max_hours_without_fill are those of
+    `exact_summary`. max_loss = max(0, 1 − least equity / starting_balance), 1 when equity reached 0
+    or less, where equity is final_equity and, after each fill, starting_balance + Σ (pnl + fee) so
+    far + open pnl at the fill's own price: what the balance floor hides counts.
     """
     kind = fills["kind"]
     stops = (kind == Kind.STOP_LOSS_LIQ_DIFF) | (kind == Kind.STOP_LOSS_POS_PRICE_DIFF)
     net = float(fills["pnl_plus_fees_cumsum"][-1]) if len(fills) else 0.0
     gain = (net + starting_balance) / starting_balance
     n_days = (end_ms - start_ms) / MS_PER_DAY
-    gaps_ms = np.diff(fills["ts_ms"])
+    max_hours = float(np.diff(fills["ts_ms"]).max(initial=0)) / MS_PER_HOUR
     closest_long = float(fills["closest_long_liq"].min(initial=1.0))
     closest_short = float(fills["closest_short_liq"].min(initial=1.0))
     profit_sum, loss_sum = float(fills["pnl"][~stops].sum()), float(fills["pnl"][stops].sum())
     last = fills[-1:]
     open_pnl = float(open_pnl_at(last, np.full(len(last), last_price), inverse=inverse).sum())
+    with np.errstate(over="ignore"):
+        volume = _volume(fills, inverse)
+    final_equity = starting_balance + net + open_pnl
+    equity = starting_balance + fills["pnl_plus_fees_cumsum"]
+    equity += open_pnl_at(fills, fills["price"], inverse=inverse)
     return {
         "starting_balance": starting_balance,
-        "final_equity": starting_balance + net + open_pnl,
+        "final_equity": final_equity,
         "open_pnl": open_pnl,
         "net_pnl_plus_fees": net,
         "profit_sum": profit_sum,
         "loss_sum": loss_sum,
         "loss_profit_ratio": _loss_profit_ratio(profit_sum, loss_sum),
+        "max_loss": _loss_at(float(equity.min(initial=final_equity)), starting_balance),
         "fee_sum": float(fills["fee"].sum()),
-        "volume": _volume(fills, inverse),
+        "volume": volume,
         "gain": gain,
         "n_days": n_days,
         "average_daily_gain": _daily(gain, n_days),
@@ -108,7 +119,8 @@ def compat_summary(
         "closest_liq": min(closest_long, closest_short),
         "closest_long_liq": closest_long,
         "closest_shrt_liq": closest_short,
-        "max_n_hours_between_consec_trades": float(gaps_ms.max(initial=0)) / MS_PER_HOUR,
+        "max_n_hours_between_consec_trades": max_hours,
+        "max_hours_without_fill": _longest_pause(fills["ts_ms"], max_hours, start_ms, end_ms),
     }
 
 
@@ -184,6 +196,8 @@ def exact_summary(
         - max_drawdown_hours: how long that drawdown (the first of equals) took: from the last point
           at its peak to the first point at or above the peak again, or to the last point when
           there is none. 0 without a drawdown.
+        - max_loss: max(0, 1 − least equity / starting_balance) over the equity points, the largest
+          share of the starting balance that was lost at one; 1 when equity reached 0 or less.
         - sharpe: mean(r) / std(r) × √365, within ±LARGEST. r = the simple returns of equity from
           one UTC midnight to the next, equity there being the last point at or before it; the
           first return begins at the start, the last ends at the end; days without a point are
@@ -207,23 +221,33 @@ def exact_summary(
           n_stop_loss_liq_diff, n_stop_loss_pos_price_diff, n_liquidations, n_fundings.
         - mean_, median_, max_n_hours_between_consec_trades: hours from one fill to the next; 0 with
           fewer than two.
+        - max_hours_without_fill: the longest of these and of the hours from the start to the first
+          fill and from the last one to the end; the whole run without one.
     """
-    kind, pnl, fee = fills["kind"], fills["pnl"], fills["fee"]
-    counts = np.bincount(kind, minlength=max(Kind) + 1)
-    sums = np.bincount(kind, weights=pnl, minlength=max(Kind) + 1)
-    profit_sum = float(sums[Kind.ENTRY] + sums[Kind.REENTRY] + sums[Kind.CLOSE])
-    loss_sum = float(
+    # One candidate of an optimizer, one summary: what counts here is the number of NumPy calls.
+    kind, pnl, fee, pos_size = fills["kind"], fills["pnl"], fills["fee"], np.abs(fills["pos_size"])
+    counts: list[int] = np.bincount(kind, minlength=_N_KINDS).tolist()
+    sums = [float(x) for x in np.bincount(kind, weights=pnl, minlength=_N_KINDS)]
+    profit_sum = sums[Kind.ENTRY] + sums[Kind.REENTRY] + sums[Kind.CLOSE]
+    loss_sum = (
         sums[Kind.STOP_LOSS_LIQ_DIFF] + sums[Kind.STOP_LOSS_POS_PRICE_DIFF] + sums[Kind.LIQUIDATION]
     )
+    n_stop_liq = counts[Kind.STOP_LOSS_LIQ_DIFF]
+    n_stop_price = counts[Kind.STOP_LOSS_POS_PRICE_DIFF]
+    n_trades = len(fills) - counts[Kind.FUNDING]
+    filled_ms = fills["ts_ms"] if n_trades == len(fills) else fills["ts_ms"][kind != Kind.FUNDING]
+    mean_hours, median_hours, max_hours = _pauses(filled_ms)
+    level, point_ms = np.maximum(equity["equity"], 0.0), equity["ts_ms"]
+    drawdown, drawdown_ms = _max_drawdown(level, point_ms)
+    with np.errstate(over="ignore"):  # what is too large is bounded after it
+        volume = _volume(fills, inverse)
+        sharpe, sortino = _sharpe_sortino(level, point_ms)
+        exposure, mean_use, max_use = _margin_use(
+            fills, pos_size, start_ms, end_ms, inverse, leverage
+        )
     final_wallet, final_equity = float(equity["wallet"][-1]), float(equity["equity"][-1])
     gain = _finite(final_equity / starting_balance)
     n_days = (end_ms - start_ms) / MS_PER_DAY
-    drawdown, drawdown_ms = _max_drawdown(equity)
-    sharpe, sortino = _sharpe_sortino(equity)
-    exposure, mean_use, max_use = _margin_use(fills, start_ms, end_ms, inverse, leverage)
-    hours = np.diff(fills["ts_ms"][kind != Kind.FUNDING]) / MS_PER_HOUR
-    n_stop_liq = int(counts[Kind.STOP_LOSS_LIQ_DIFF])
-    n_stop_price = int(counts[Kind.STOP_LOSS_POS_PRICE_DIFF])
     return {
         "starting_balance": float(starting_balance),
         "final_wallet": final_wallet,
@@ -237,30 +261,32 @@ def exact_summary(
         "loss_sum": loss_sum,
         "loss_profit_ratio": _loss_profit_ratio(profit_sum, loss_sum),
         "fee_sum": float(fee.sum()),
-        "funding_sum": float(sums[Kind.FUNDING]),
-        "volume": _volume(fills, inverse),
+        "funding_sum": sums[Kind.FUNDING],
+        "volume": volume,
         "max_drawdown": drawdown,
         "max_drawdown_hours": drawdown_ms / MS_PER_HOUR,
+        "max_loss": _loss_at(float(level.min()), starting_balance),
         "sharpe": sharpe,
         "sortino": sortino,
         "worst_open_loss": float(worst_open_loss),
         "closest_liq": float(closest_liq),
-        "biggest_pos_size": float(np.abs(fills["pos_size"]).max(initial=0.0)),
+        "biggest_pos_size": float(pos_size.max(initial=0.0)),
         "exposure": exposure,
         "mean_margin_use": mean_use,
         "max_margin_use": max_use,
-        "n_trades": len(fills) - int(counts[Kind.FUNDING]),
-        "n_entries": int(counts[Kind.ENTRY]),
-        "n_reentries": int(counts[Kind.REENTRY]),
-        "n_closes": int(counts[Kind.CLOSE]),
+        "n_trades": n_trades,
+        "n_entries": counts[Kind.ENTRY],
+        "n_reentries": counts[Kind.REENTRY],
+        "n_closes": counts[Kind.CLOSE],
         "n_stop_losses": n_stop_liq + n_stop_price,
         "n_stop_loss_liq_diff": n_stop_liq,
         "n_stop_loss_pos_price_diff": n_stop_price,
-        "n_liquidations": int(counts[Kind.LIQUIDATION]),
-        "n_fundings": int(counts[Kind.FUNDING]),
-        "mean_n_hours_between_consec_trades": float(hours.mean()) if len(hours) else 0.0,
-        "median_n_hours_between_consec_trades": float(np.median(hours)) if len(hours) else 0.0,
-        "max_n_hours_between_consec_trades": float(hours.max(initial=0.0)),
+        "n_liquidations": counts[Kind.LIQUIDATION],
+        "n_fundings": counts[Kind.FUNDING],
+        "mean_n_hours_between_consec_trades": mean_hours,
+        "median_n_hours_between_consec_trades": median_hours,
+        "max_n_hours_between_consec_trades": max_hours,
+        "max_hours_without_fill": _longest_pause(filled_ms, max_hours, start_ms, end_ms),
     }
 
 
@@ -280,68 +306,112 @@ def _loss_profit_ratio(profit_sum: float, loss_sum: float) -> float:
     return LARGEST if min(profit_sum, loss_sum) < 0.0 else 0.0
 
 
-def _cost(qty: npt.NDArray[Any], price: npt.NDArray[Any], inverse: bool) -> npt.NDArray[Any]:
-    """Return |notional| in settle currency; 0 where the price is not > 0."""
-    size = np.abs(qty)
+def _loss_at(least_equity: float, starting_balance: float) -> float:
+    """Return the share of the starting balance that is lost there."""
+    return max(0.0, 1.0 - max(least_equity, 0.0) / starting_balance)
+
+
+def _pauses(filled_ms: npt.NDArray[np.int64]) -> tuple[float, float, float]:
+    """Return mean, median and most of the hours from one fill to the next."""
+    if len(filled_ms) < 2:
+        return 0.0, 0.0, 0.0
+    hours = (filled_ms[1:] - filled_ms[:-1]) / MS_PER_HOUR
+    mean = _mean(hours)
+    hours.sort()
+    half = len(hours) // 2
+    median = hours[half] if len(hours) % 2 else (hours[half - 1] + hours[half]) / 2
+    return mean, float(median), float(hours[-1])
+
+
+def _longest_pause(
+    filled_ms: npt.NDArray[np.int64], between: float, start_ms: int, end_ms: int
+) -> float:
+    """Return the longest time without a fill in hours, of which ``between`` is one."""
+    if len(filled_ms) == 0:
+        return (end_ms - start_ms) / MS_PER_HOUR
+    before, after = int(filled_ms[0]) - start_ms, end_ms - int(filled_ms[-1])
+    return max(between, before / MS_PER_HOUR, after / MS_PER_HOUR)
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float:
+    # As ndarray.mean, to the last bit and without its detours.
+    return float(values.sum()) / len(values)
+
+
+def _cost(size: npt.NDArray[Any], price: npt.NDArray[Any], inverse: bool) -> npt.NDArray[Any]:
+    """Return the notional of sizes >= 0 in settle currency; 0 where the price is not > 0."""
     out = np.zeros(len(size))
-    with np.errstate(over="ignore"):
-        (np.divide if inverse else np.multiply)(size, price, out=out, where=price > 0.0)
+    (np.divide if inverse else np.multiply)(size, price, out=out, where=price > 0.0)
     return out
 
 
 def _volume(fills: npt.NDArray[np.void], inverse: bool) -> float:
-    with np.errstate(over="ignore"):
-        return _finite(float(_cost(fills["qty"], fills["price"], inverse).sum()))
+    return _finite(float(_cost(np.abs(fills["qty"]), fills["price"], inverse).sum()))
 
 
 def _margin_use(
-    fills: npt.NDArray[np.void], start_ms: int, end_ms: int, inverse: bool, leverage: float
+    fills: npt.NDArray[np.void],
+    pos_size: npt.NDArray[np.float64],
+    start_ms: int,
+    end_ms: int,
+    inverse: bool,
+    leverage: float,
 ) -> tuple[float, float, float]:
     """Return exposure, mean and max margin use."""
-    held, wallet = fills["pos_size"] != 0.0, fills["balance"]
-    use = np.where(held, LARGEST, 0.0)
-    with np.errstate(over="ignore"):
-        margin = _cost(fills["pos_size"], fills["pos_price"], inverse) / leverage
-        np.divide(margin, wallet, out=use, where=held & (wallet > 0.0))
+    held, wallet = pos_size != 0.0, fills["balance"]
+    use = held * LARGEST
+    margin = _cost(pos_size, fills["pos_price"], inverse) / leverage
+    np.divide(margin, wallet, out=use, where=held & (wallet > 0.0))
     np.minimum(use, LARGEST, out=use)
     most = float(use.max(initial=0.0))
     if end_ms <= start_ms:
         return 0.0, 0.0, most
-    stay_ms = np.diff(np.clip(fills["ts_ms"], start_ms, end_ms), append=end_ms)
+    until_ms = np.empty(len(fills) + 1, np.int64)
+    until_ms[:-1], until_ms[-1] = np.minimum(np.maximum(fills["ts_ms"], start_ms), end_ms), end_ms
+    stay_ms = until_ms[1:] - until_ms[:-1]
     whole_ms = end_ms - start_ms
     return float(stay_ms @ held) / whole_ms, float(stay_ms @ use) / whole_ms, most
 
 
-def _max_drawdown(points: npt.NDArray[np.void]) -> tuple[float, int]:
+def _max_drawdown(
+    level: npt.NDArray[np.float64], ts_ms: npt.NDArray[np.int64]
+) -> tuple[float, int]:
     """Return the deepest drawdown and the milliseconds from its peak to its recovery."""
-    level, ts_ms = np.maximum(points["equity"], 0.0), points["ts_ms"]
     peak = np.maximum.accumulate(level)
-    drawdown = 1.0 - np.divide(level, peak, out=np.ones(len(level)), where=peak > 0.0)
+    if peak[0] > 0.0:
+        drawdown = 1.0 - level / peak
+    else:
+        drawdown = 1.0 - np.divide(level, peak, out=np.ones(len(level)), where=peak > 0.0)
     trough = int(drawdown.argmax())
     if drawdown[trough] <= 0.0:
         return 0.0, 0
-    begin = int(np.flatnonzero(level[: trough + 1] == peak[trough])[-1])
-    recovered = np.flatnonzero(level[trough:] >= peak[trough])
-    finish = trough + int(recovered[0]) if len(recovered) else -1
+    begin = trough - int((level[trough::-1] == peak[trough]).argmax())
+    recovered = level[trough:] >= peak[trough]
+    finish = trough + int(recovered.argmax()) if recovered.any() else -1
     return float(drawdown[trough]), int(ts_ms[finish] - ts_ms[begin])
 
 
-def _sharpe_sortino(points: npt.NDArray[np.void]) -> tuple[float, float]:
+def _sharpe_sortino(
+    level: npt.NDArray[np.float64], ts_ms: npt.NDArray[np.int64]
+) -> tuple[float, float]:
     """Return both ratios of mean daily return to deviation, for a year."""
     # A midnight ends the day before it, except for the day that starts there.
     day_ms = int(MS_PER_DAY)
-    day = np.maximum((points["ts_ms"] - 1) // day_ms, points["ts_ms"][0] // day_ms)
-    ends = np.append(np.flatnonzero(np.diff(day)), len(day) - 1)
-    level = np.maximum(points["equity"][np.append(0, ends)], 0.0)
-    if len(ends) < 2:
+    first_day = int(ts_ms[0]) // day_ms
+    if (int(ts_ms[-1]) - 1) // day_ms <= first_day:
         return 0.0, 0.0
-    base = level[:-1]
-    with np.errstate(over="ignore"):
-        growth = np.divide(level[1:], base, out=np.ones(len(base)), where=base > 0.0)
+    day = np.maximum((ts_ms - 1) // day_ms, first_day)
+    ends_day = np.ones(len(day), np.bool_)
+    np.not_equal(day[1:], day[:-1], out=ends_day[:-1])
+    after = level[ends_day]
+    before = np.empty(len(after))
+    before[0], before[1:] = level[0], after[:-1]
+    growth = np.ones(len(after))
+    np.divide(after, before, out=growth, where=before > 0.0)
     returns = np.minimum(growth - 1.0, LARGEST)
-    mean = float(returns.mean())
-    deviation = float(returns.std(ddof=1))
-    downside = math.sqrt(float(np.square(np.minimum(returns, 0.0)).mean()))
+    mean = _mean(returns)
+    deviation = math.sqrt(float(np.square(returns - mean).sum()) / (len(returns) - 1))
+    downside = math.sqrt(_mean(np.square(np.minimum(returns, 0.0))))
     sharpe = sortino = 0.0
     if deviation >= _NOISE:
         sharpe = mean / deviation * math.sqrt(DAYS_PER_YEAR)

@@ -44,8 +44,11 @@ def figures(
         "closest_liq": closest_liq,
         "biggest_pos_size": max((abs(r["pos_size"]) for r in records), default=0.0),
     }
+    least = min(max(point["equity"], 0.0) for point in points)
+    out["max_loss"] = max(0.0, 1.0 - least / starting_balance)
     out["average_daily_gain"] = daily_gain(out["gain"], out["n_days"])
     sums(out, records, inverse)
+    out["max_hours_without_fill"] = longest_pause(records, start_ms, end_ms)
     out["max_drawdown"], out["max_drawdown_hours"] = drawdown(points)
     out["sharpe"], out["sortino"] = sharpe_sortino(daily_returns(points))
     margin(out, records, start_ms, end_ms, inverse, leverage)
@@ -94,6 +97,11 @@ def sums(out: dict[str, Any], records: Rows, inverse: bool) -> None:
     out["mean_n_hours_between_consec_trades"] = statistics.mean(hours) if hours else 0.0
     out["median_n_hours_between_consec_trades"] = statistics.median(hours) if hours else 0.0
     out["max_n_hours_between_consec_trades"] = max(hours, default=0.0)
+
+
+def longest_pause(records: Rows, start_ms: int, end_ms: int) -> float:
+    fills = [r["ts_ms"] for r in records if r["kind"] != "funding"]
+    return max((b - a) / HOUR for a, b in pairwise([start_ms, *fills, end_ms]))
 
 
 def cost(qty: float, price: float, inverse: bool) -> float:

@@ -1,4 +1,4 @@
-"""The figures of an exact run: by hand, against the slow twin, and finite whatever happens."""
+"""The figures of a run: by hand, against the slow twin, and finite whatever happens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from passivx._core.compat import COMPAT_FILL_DTYPE
 from passivx._core.types import KIND_NAMES, Kind
-from passivx.report.metrics import EQUITY_DTYPE, LARGEST, exact_summary
+from passivx.report.metrics import EQUITY_DTYPE, LARGEST, compat_summary, exact_summary
 from tests.reference import metrics_twin
 
 HOUR = 3_600_000
@@ -28,8 +29,8 @@ def rec(**values: Any) -> dict[str, Any]:
     return values
 
 
-def records(*rows: dict[str, Any]) -> np.ndarray:
-    out = np.zeros(len(rows), RECORD_DTYPE)
+def records(*rows: dict[str, Any], dtype: np.dtype = RECORD_DTYPE) -> np.ndarray:
+    out = np.zeros(len(rows), dtype)
     for record, row in zip(out, rows, strict=True):
         for name, value in row.items():
             record[name] = value
@@ -109,6 +110,7 @@ def test_every_figure_of_a_run_by_hand():
         "volume": 200 + 180 + 85 + 315,
         "max_drawdown": 0.05,  # 950 under 1000
         "max_drawdown_hours": 30.0,  # from the start to the close
+        "max_loss": 0.05,
         "sharpe": mean / ((up + 0.05) / math.sqrt(2)) * math.sqrt(365),
         "sortino": mean / math.sqrt(0.05**2 / 2) * math.sqrt(365),
         "worst_open_loss": -45.0,
@@ -130,6 +132,7 @@ def test_every_figure_of_a_run_by_hand():
         "mean_n_hours_between_consec_trades": 8.0,  # 6, 6, 12
         "median_n_hours_between_consec_trades": 6.0,
         "max_n_hours_between_consec_trades": 12.0,
+        "max_hours_without_fill": 18.0,  # after the close
     }
     figures = summary(BY_HAND, BY_HAND_EQUITY, worst_open_loss=-45.0, closest_liq=0.2)
     assert list(figures) == list(expected)
@@ -169,6 +172,8 @@ def test_a_run_without_fills(end_ms):
     for name, value in figures.items():
         if name == "n_days":
             assert value == end_ms / DAY
+        elif name == "max_hours_without_fill":
+            assert value == end_ms / HOUR
         else:
             assert value == (1 if name in ones else 1000 if name in thousands else 0), name
 
@@ -183,7 +188,7 @@ def test_a_liquidated_run():
     figures = summary(fills, equity, worst_open_loss=-1000.0, closest_liq=0.0)
     assert_finite(figures)
     assert figures["gain"] == figures["average_daily_gain"] == figures["closest_liq"] == 0.0
-    assert figures["max_drawdown"] == 1.0
+    assert figures["max_drawdown"] == figures["max_loss"] == 1.0
     assert figures["max_drawdown_hours"] == 3.0  # from the last point at the peak to the end
     assert figures["loss_sum"] == -991.0
     assert figures["loss_profit_ratio"] == LARGEST
@@ -226,6 +231,85 @@ def test_drawdown(equity, depth, days):
     figures = summary(records(), flat_points(*equity))
     assert figures["max_drawdown"] == pytest.approx(depth)
     assert figures["max_drawdown_hours"] == 24 * days
+
+
+@pytest.mark.parametrize(
+    ("equity", "loss"),
+    [
+        ([100, 110, 120], 0.0),
+        ([100, 90, 100], 0.1),
+        ([100, 200, 110], 0.0),  # a drawdown is no loss
+        ([100, 200, 80, 150, 90], 0.2),
+        ([100, 50, -20, 100], 1.0),
+    ],
+)
+def test_loss(equity, loss):
+    assert summary(records(), flat_points(*equity))["max_loss"] == pytest.approx(loss)
+
+
+def entries(*hours: int, kind: Kind = Kind.ENTRY, dtype: np.dtype = RECORD_DTYPE) -> np.ndarray:
+    return records(*(rec(ts_ms=hour * HOUR, kind=kind, price=100) for hour in hours), dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("hours", "longest"),
+    [
+        ([], 48.0),
+        ([40], 40.0),
+        ([8], 40.0),
+        ([10, 30, 40], 20.0),
+        ([0, 20, 48], 28.0),
+        ([0, 48], 48.0),
+    ],
+)
+def test_time_without_a_fill(hours, longest):
+    levels = flat_points(1000.0, 1000.0, every_ms=2 * DAY)
+    assert summary(entries(*hours), levels)["max_hours_without_fill"] == longest
+    figures = compat(entries(*hours, dtype=COMPAT_FILL_DTYPE))
+    assert figures["max_hours_without_fill"] == longest
+    fundings = entries(*hours, kind=Kind.FUNDING)
+    assert summary(fundings, levels)["max_hours_without_fill"] == 48.0
+
+
+def compat(fills: np.ndarray, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "starting_balance": 1000.0,
+        "start_ms": 0,
+        "end_ms": 2 * DAY,
+        "last_price": 100.0,
+        "inverse": False,
+    }
+    return compat_summary(fills, **given | changes)
+
+
+def test_compat_counts_the_losses_that_the_balance_floor_hides():
+    def lost(*rows: dict[str, Any], **changes: Any) -> float:
+        value = compat(records(*rows, dtype=COMPAT_FILL_DTYPE), **changes)["max_loss"]
+        assert isinstance(value, float)
+        return value
+
+    # The balance stays at its floor; 3 at 100 are 30 under water at the re-entry's price 90.
+    entry = rec(price=100, pos_size=1, pos_price=100, balance=1000)
+    reentry = rec(price=90, pos_size=3, pos_price=100, balance=1000, pnl_plus_fees_cumsum=-70)
+    close = rec(price=100, balance=1000, pnl_plus_fees_cumsum=200)
+    assert lost() == lost(entry) == 0.0
+    assert lost(entry, last_price=50.0) == pytest.approx(0.05)
+    assert lost(entry, reentry, close) == pytest.approx(0.1)
+    assert lost(entry, reentry, last_price=50.0) == pytest.approx(0.22)
+    assert lost(entry, reentry, close, rec(price=1, pnl_plus_fees_cumsum=-5000)) == 1.0
+    # 100 contracts bought at 100 are worth 2 coins, not 1, at 50.
+    contracts = rec(price=100, pos_size=100, pos_price=100)
+    coins = {"inverse": True, "starting_balance": 10.0, "last_price": 50.0}
+    assert lost(contracts, **coins) == pytest.approx(0.1)
+
+
+def test_what_compat_may_be_asked_for_losses_is_finite():
+    for cumsum in (-math.inf, math.inf, math.nan, -1e308):
+        fill = rec(price=100, pos_size=1e308, pos_price=1e3, pnl_plus_fees_cumsum=cumsum)
+        fills = records(fill, dtype=COMPAT_FILL_DTYPE)
+        with np.errstate(all="ignore"):
+            figures = compat(fills)
+        assert 0.0 <= figures["max_loss"] <= 1.0
 
 
 def test_a_midnight_ends_the_day_before_it():
@@ -351,7 +435,8 @@ def test_figures_equal_the_slow_twin(run):
     assert_finite(fast)
     parts = fast["profit_sum"] + fast["loss_sum"] + fast["fee_sum"] + fast["funding_sum"]
     assert fast["net_pnl_plus_fees"] == pytest.approx(parts, rel=1e-9, abs=1e-6)
-    assert 0.0 <= fast["max_drawdown"] <= 1.0
+    assert 0.0 <= fast["max_loss"] <= fast["max_drawdown"] <= 1.0
+    assert fast["max_hours_without_fill"] >= fast["max_n_hours_between_consec_trades"]
     assert 0.0 <= fast["exposure"] <= 1.0
 
 

@@ -1,0 +1,181 @@
+"""What a session has done, on disk: every result once, in order, whatever happens to the process.
+
+``results.jsonl`` is append-only: a line for each candidate that was run, in the order in which
+they were proposed. Workers finish out of order: what is done ahead of its turn waits in
+``.ahead.jsonl``. A line is written in one call, so that only the last one can be torn: by a killed
+process or a full disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, Final
+
+import orjson
+
+from passivx.errors import DataError, PassivxError
+
+__all__ = ["AHEAD", "RESULTS", "Journal"]
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two sessions apart there
+    fcntl = None  # type: ignore[assignment]
+
+RESULTS: Final = "results.jsonl"
+AHEAD: Final = ".ahead.jsonl"
+
+Name = tuple[int, str]  # window, 0 without a walk-forward; key
+Verdict = tuple[str, float | None]  # status; objective, None when rejected
+
+
+class Journal:
+    """The results of a session, by name: (window, key).
+
+    ``torn`` says which files had a torn last line, which was cut off. Two processes cannot have the
+    same journal open.
+
+    Raises
+    ------
+    PassivxError
+        If another process has it open, or it cannot be written.
+    DataError
+        If a line in the middle of a file is no result.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.torn: list[str] = []
+        self._path = folder / RESULTS
+        self._file = _open(self._path)
+        self._ahead_path = folder / AHEAD
+        self._ahead_file = _open(self._ahead_path)
+        self._waiting: dict[Name, dict[str, Any]] = {}
+        self._unspilled: list[Name] = []
+        self._at: dict[Name, int] = {}  # where its line begins
+        self._verdict: dict[Name, Verdict] = {}
+        self._order: list[Name] = []
+        self._turn = 0
+        for at, line in self._read(self._file):
+            name = _name_of(line)
+            self._at[name] = at
+            self._verdict[name] = _verdict_of(line)
+            self._order.append(name)
+        for _, line in self._read(self._ahead_file):
+            if _name_of(line) not in self._at:
+                self._waiting[_name_of(line)] = line
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._at or name in self._waiting
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def line(self, name: Name) -> dict[str, Any]:
+        """Return a result that was written."""
+        with self._path.open("rb") as file:
+            file.seek(self._at[name])
+            line: dict[str, Any] = orjson.loads(file.readline())
+        return line
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Yield the lines written so far, in order."""
+        with self._path.open("rb") as file:
+            yield from map(orjson.loads, file)
+
+    def put(self, line: dict[str, Any]) -> None:
+        """Take in a new result; it is on disk after `write`, or `spill`."""
+        name = _name_of(line)
+        self._waiting[name] = line
+        self._unspilled.append(name)
+
+    def spill(self) -> None:
+        """Put what has come in and not been written where a later process finds it."""
+        for name in self._unspilled:
+            if name in self._waiting:
+                self._write(self._ahead_file, self._waiting[name])
+        self._unspilled = []
+
+    def write(self, name: Name, k: int) -> Verdict:
+        """Write a known result whose turn it is; ``k`` is the iteration that proposed it first.
+
+        One that an earlier process wrote is not written again: it must be the next in the file.
+        Return its status and its objective.
+        """
+        if self._turn < len(self._order):
+            if self._order[self._turn] != name:
+                raise PassivxError(
+                    f"{self._path}: line {self._turn + 1} is not what these settings propose next: "
+                    "it was written by another version, or edited; start a new session"
+                )
+        else:
+            line = self._waiting.pop(name)
+            line["k"] = k
+            self._at[name] = self._write(self._file, line)
+            self._verdict[name] = _verdict_of(line)
+            self._order.append(name)
+        self._turn += 1
+        return self._verdict[name]
+
+    def sync(self) -> None:
+        """Return when everything written is on disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self, *, finished: bool) -> None:
+        """Close the files; ``finished``: nothing is waiting any more."""
+        self.spill()
+        self.sync()
+        self._file.close()
+        self._ahead_file.close()
+        if finished:
+            self._ahead_path.unlink(missing_ok=True)
+
+    def _write(self, file: IO[bytes], line: dict[str, Any]) -> int:
+        at = file.seek(0, os.SEEK_END)
+        text = orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n"
+        try:
+            if file.write(text) == len(text):
+                return at
+            reason = "the disk is full"
+        except OSError as e:
+            reason = str(e.strerror)
+        raise PassivxError(f"{file.name}: cannot be written ({reason}); --resume goes on from here")
+
+    def _read(self, file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+        path = Path(file.name)
+        at = 0
+        with path.open("rb") as reader:
+            for number, raw in enumerate(reader, 1):
+                if not raw.endswith(b"\n"):
+                    self.torn.append(path.name)
+                    file.truncate(at)
+                    break
+                try:
+                    line = orjson.loads(raw)
+                    _name_of(line), _verdict_of(line)
+                except (orjson.JSONDecodeError, TypeError, KeyError) as e:
+                    raise DataError("is no result of a session", path, number) from e
+                yield at, line
+                at += len(raw)
+
+
+def _name_of(line: dict[str, Any]) -> Name:
+    return line.get("window", 0), line["key"]
+
+
+def _verdict_of(line: dict[str, Any]) -> Verdict:
+    return line["status"], line["objective"]
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        # Unbuffered: what was written survives the process.
+        file = path.open("a+b", buffering=0)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as e:
+        raise PassivxError(f"{path.parent}: another process is at this session") from e
+    except OSError as e:
+        raise PassivxError(f"{path}: cannot be written ({e.strerror})") from e
+    return file

@@ -1,0 +1,195 @@
+"""Who proposes what to try next: the ask/tell protocol, Jackrabbit, and plain chance.
+
+A session asks for a generation, runs what it has not run before, tells every result and asks again.
+A sampler goes by its plan and by what it was told, in order, and by nothing else: that is what
+makes a session the same with any number of workers, and an interrupted one resumable by asking
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from passivx.optimizer.space import Space, Values
+
+__all__ = ["SAMPLERS", "Jackrabbit", "Plan", "Proposal", "Random", "Result", "Sampler"]
+
+# A new value is one of so many points about the middle of its hop.
+_POINTS: Final = 200
+# So many hops that went up are tried once more, from where they led.
+_AGAIN: Final = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a sampler is made with.
+
+    ``first_k`` to ``end_k`` (left out) are the iterations, ``generation`` how many are proposed at
+    a time; ``starts`` are points to try first, shape (s, p). Equal seed and ``stream`` (the window
+    of a walk-forward) mean equal chance.
+    """
+
+    space: Space
+    seed: int
+    stream: int
+    first_k: int
+    end_k: int
+    generation: int
+    starts: Values
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Proposal:
+    """A point to try, settled in its space; ``m`` is the share of the ranges that hops cover."""
+
+    k: int
+    m: float
+    values: Values
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Result:
+    """What came of a proposal: its score, higher is better; None when it was rejected."""
+
+    proposal: Proposal
+    score: float | None
+
+
+class Sampler(Protocol):
+    """Proposes generations. Deterministic, and copyable with ``copy.deepcopy``."""
+
+    def ask(self) -> list[Proposal]:
+        """Return the next generation; empty when the plan is done."""
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Take in the results of the generation asked for last, in its order."""
+
+
+class _Planned:
+    """Counts iterations and deals out chance, a generator a generation."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._k = plan.first_k
+
+    def _next(self) -> tuple[np.random.Generator, npt.NDArray[np.int64]]:
+        plan = self._plan
+        ks = np.arange(self._k, min(self._k + plan.generation, plan.end_k))
+        rng = np.random.default_rng([plan.seed, plan.stream, self._k])
+        self._k += len(ks)
+        return rng, ks
+
+    def _propose(self, ks: npt.NDArray[np.int64], m: Values, values: Values) -> list[Proposal]:
+        plan = self._plan
+        # The points to try first take the place of the first ones drawn.
+        given = plan.starts[ks[0] - plan.first_k :][: len(ks)] if len(ks) else plan.starts[:0]
+        values[: len(given)] = given
+        return [
+            Proposal(k, share, point)
+            for k, share, point in zip(ks.tolist(), m.tolist(), values, strict=True)
+        ]
+
+
+class Random(_Planned):
+    """Every point anywhere in the ranges, each by itself: what any search has to beat."""
+
+    def ask(self) -> list[Proposal]:
+        """Return the next generation."""
+        rng, ks = self._next()
+        space = self._plan.space
+        values = space.low + (space.high - space.low) * rng.random((len(ks), len(space.names)))
+        return self._propose(ks, np.ones(len(ks)), space.settle(values))
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Learn nothing."""
+
+
+class Jackrabbit(_Planned):
+    """The original's search: hops about the best point so far, wide at first, then ever shorter.
+
+    The schedule, over all iterations k: m = 1 / (k / 2 + 16), scaled to [0, 1] (1 when there is
+    only one). A new value: span = (high − low) × m / 2; midpoint = the best point's value, moved
+    into [low + span, high − span]; one of 200 points of midpoint ± span, rounded to the step and
+    moved into the range. Until a candidate has met the criteria, hops start at the first given
+    point and, without one, lead anywhere.
+
+    With a generation of 1 this is the original's sequence: every value new, each point drawn
+    by itself, the best one known at once. A larger generation learns of its own successes only
+    afterwards, which costs about a tenth of the evaluations. It gives back what it can:
+
+    - the 200 points are shared out: every parameter's values in a generation are spread evenly;
+    - up to 4 hops that went up are tried again, the same hop from the new best point;
+    - every second one of the rest keeps each value of the best point with even chance.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        k = np.arange(plan.first_k, plan.end_k)
+        m = 1.0 / (k / 2.0 + 16.0)
+        self._m = (m - m[-1]) / (m[0] - m[-1]) if len(k) > 1 else np.ones(len(k))
+        self._best: Values | None = plan.starts[0] if len(plan.starts) else None
+        self._score = -np.inf
+        self._hops: npt.NDArray[np.int64] = np.zeros((0, len(plan.space.names)), np.int64)
+        self._again: npt.NDArray[np.int64] = self._hops
+
+    def ask(self) -> list[Proposal]:
+        """Return the next generation."""
+        rng, ks = self._next()
+        m = self._m[ks - self._plan.first_k]
+        hops = self._draw(rng, len(ks))
+        again = self._again[: len(ks)] if self._plan.generation > 1 else self._again[:0]
+        hops[: len(again)] = again
+        self._hops = hops
+        values = self._land(hops, m)
+        if self._plan.generation > 1:
+            self._keep_some(rng, values, len(again))
+        return self._propose(ks, m, values)
+
+    def tell(self, results: Sequence[Result]) -> None:
+        """Move to the best result, if it is better than any before."""
+        scored = [
+            (result.score, -i) for i, result in enumerate(results) if result.score is not None
+        ]
+        up = sorted((pair for pair in scored if pair[0] > self._score), reverse=True)
+        if up:
+            self._score = up[0][0]
+            self._best = results[-up[0][1]].proposal.values
+        self._again = self._hops[[-i for _, i in up[:_AGAIN]]]
+
+    def _draw(self, rng: np.random.Generator, n: int) -> npt.NDArray[np.int64]:
+        # One of n equal strata of the points each, in an order of its own for every parameter.
+        strata = np.argsort(rng.random((n, len(self._plan.space.names))), axis=0)
+        return (strata * _POINTS + rng.integers(0, _POINTS, strata.shape)) // max(n, 1)
+
+    def _land(self, hops: npt.NDArray[np.int64], m: Values) -> Values:
+        space = self._plan.space
+        width = space.high - space.low
+        if self._best is None:
+            span, middle = width / 2.0, (space.low + space.high) / 2.0
+        else:
+            span = width * m[:, None] / 2.0
+            middle = np.clip(self._best, space.low + span, space.high - span)
+        return space.settle(middle + span * (2.0 * hops / (_POINTS - 1) - 1.0))
+
+    def _keep_some(self, rng: np.random.Generator, values: Values, after: int) -> None:
+        free = np.flatnonzero(self._plan.space.free)
+        if self._best is None or len(free) < 2:
+            return
+        rows = values[after + 1 :: 2]
+        kept = rng.random(rows.shape) < 0.5
+        # At least one value is new: else the point would be the best one again.
+        kept[np.arange(len(rows)), rng.choice(free, len(rows))] = False
+        rows[kept] = np.broadcast_to(self._best, rows.shape)[kept]
+        values[after + 1 :: 2] = self._plan.space.clamp(rows)
+
+
+# Every sampler by its name in settings and on the command line.
+SAMPLERS: Final[dict[str, Callable[[Plan], Sampler]]] = {
+    "jackrabbit": Jackrabbit,
+    "random": Random,
+}
