@@ -419,7 +419,7 @@ class Trials:
         self._run: ExactRun | None = None
         if engine == "compat":
             _refuse_for_compat(fill, queue_share, cancel_latency_ms, funding)
-            self._compat = compat_record(self._flat)
+            self._record = compat_record(self._flat)
             return
         self._run = ExactRun(
             config=config_from_flat(settings),
@@ -429,6 +429,7 @@ class Trials:
             fill=fill,
             queue_share=queue_share,
         )
+        self._record = self._run.record()
         self._funding = _series_for(self._run.config, funding)
         self._tiers = market.tier_records()
         _check_ticks(ticks, self._run)
@@ -446,7 +447,7 @@ class Trials:
             name: np.ascontiguousarray(values[:, column]) for column, name in enumerate(self._names)
         }
         if self._run is None:
-            records = compat_records(self._compat, columns)
+            records = compat_records(self._record, columns)
             return [self._compat_trial(records[i : i + 1], progress) for i in range(len(records))]
         return self._exact_trials(self._run, columns, progress)
 
@@ -462,7 +463,7 @@ class Trials:
             ticks.qty,
             ticks.ts_ms,
             ticks.buyer_maker,
-            exact_records(run, columns),
+            exact_records(self._record, run.market, columns),
             self._tiers,
             self._funding,
             breaks=self._rules.program,

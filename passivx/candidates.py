@@ -217,14 +217,15 @@ def exact_from_flat(settings: Mapping[str, Any], *, fill: str, queue_share: floa
 
 
 def exact_records(
-    run: ExactRun, columns: Mapping[str, npt.NDArray[np.float64]]
+    record: npt.NDArray[np.void], market: Market, columns: Mapping[str, npt.NDArray[np.float64]]
 ) -> npt.NDArray[np.void]:
-    """Return many runs that differ from ``run`` in some parameters: EXACT_DTYPE, shape (n,).
+    """Return many runs that differ from one in some parameters: EXACT_DTYPE, shape (n,).
 
-    ``columns`` are values by flat name, shape (n,) each, within the ranges of a config (not
-    checked here: whoever draws them has checked his ranges); counts are rounded, switches 1 or 0.
+    ``record`` is that one's, on ``market``; ``columns`` are values by flat name, shape (n,) each,
+    within the ranges of a config (not checked here: whoever draws them has checked his ranges);
+    counts are rounded, switches 1 or 0.
     """
-    out = np.repeat(run.record(), len(next(iter(columns.values()))))
+    out = np.repeat(record, len(next(iter(columns.values()))))
     parts = (out["strategy"], out["flow"], out)
     for name, values in columns.items():
         field = "do_short" if name == "do_shrt" else name
@@ -233,7 +234,7 @@ def exact_records(
     if "leverage" in columns:
         out["venue_leverage"] = np.ceil(columns["leverage"])
         out["market"]["notional_cap"] = [
-            run.market.notional_cap(leverage) for leverage in out["venue_leverage"].tolist()
+            market.notional_cap(leverage) for leverage in out["venue_leverage"].tolist()
         ]
     return out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -98,7 +99,7 @@ class Criteria:
     def score(self, figures: Mapping[str, Any]) -> float:
         """Return the objective, a finite number: higher is better."""
         figure = float(figures[OBJECTIVES[self.objective][0]])
-        return float(np.clip(figure, -np.finfo(float).max, np.finfo(float).max))
+        return min(max(figure, -sys.float_info.max), sys.float_info.max)
 
     def advantage(self, score: float) -> float:
         """Return how much better a score is than that of doing nothing."""

@@ -17,7 +17,7 @@ import orjson
 
 from passivx.errors import DataError, PassivxError
 
-__all__ = ["AHEAD", "RESULTS", "Journal"]
+__all__ = ["AHEAD", "RESULTS", "Journal", "Name"]
 
 try:
     import fcntl
@@ -65,12 +65,19 @@ class Journal:
         for _, line in self._read(self._ahead_file):
             if _name_of(line) not in self._at:
                 self._waiting[_name_of(line)] = line
+        self._found = frozenset(self._waiting)  # run by an earlier process
 
     def __contains__(self, name: Name) -> bool:
         return name in self._at or name in self._waiting
 
     def __len__(self) -> int:
         return len(self._at)
+
+    def verdict(self, name: Name) -> Verdict | None:
+        """Return status and objective of a result; None when it is not known."""
+        if name in self._waiting:
+            return _verdict_of(self._waiting[name])
+        return self._verdict.get(name)
 
     def line(self, name: Name) -> dict[str, Any]:
         """Return a result that was written."""
@@ -97,12 +104,13 @@ class Journal:
                 self._write(self._ahead_file, self._waiting[name])
         self._unspilled = []
 
-    def write(self, name: Name, k: int) -> Verdict:
+    def write(self, name: Name, k: int) -> tuple[bool, Verdict]:
         """Write a known result whose turn it is; ``k`` is the iteration that proposed it first.
 
         One that an earlier process wrote is not written again: it must be the next in the file.
-        Return its status and its objective.
+        Return whether it came to be in this process, and its status and objective.
         """
+        fresh = False
         if self._turn < len(self._order):
             if self._order[self._turn] != name:
                 raise PassivxError(
@@ -111,12 +119,13 @@ class Journal:
                 )
         else:
             line = self._waiting.pop(name)
+            fresh = name not in self._found
             line["k"] = k
             self._at[name] = self._write(self._file, line)
             self._verdict[name] = _verdict_of(line)
             self._order.append(name)
         self._turn += 1
-        return self._verdict[name]
+        return fresh, self._verdict[name]
 
     def sync(self) -> None:
         """Return when everything written is on disk."""

@@ -45,11 +45,15 @@ class Plan:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Proposal:
-    """A point to try, settled in its space; ``m`` is the share of the ranges that hops cover."""
+    """A point to try, settled in its space, and its key there.
+
+    ``k`` is the iteration, ``m`` the share of the ranges that its hop may cover.
+    """
 
     k: int
     m: float
     values: Values
+    key: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -61,7 +65,7 @@ class Result:
 
 
 class Sampler(Protocol):
-    """Proposes generations. Deterministic, and copyable with ``copy.deepcopy``."""
+    """Proposes generations, deterministically; what ``copy.copy`` gives goes on by itself."""
 
     def ask(self) -> list[Proposal]:
         """Return the next generation; empty when the plan is done."""
@@ -90,7 +94,7 @@ class _Planned:
         given = plan.starts[ks[0] - plan.first_k :][: len(ks)] if len(ks) else plan.starts[:0]
         values[: len(given)] = given
         return [
-            Proposal(k, share, point)
+            Proposal(k, share, point, plan.space.key(point))
             for k, share, point in zip(ks.tolist(), m.tolist(), values, strict=True)
         ]
 

@@ -6,24 +6,29 @@ sampler is told. Resuming is doing that again from the start, with a journal tha
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from passivx.backtesting import Trial
 from passivx.optimizer.criteria import DONE
-from passivx.optimizer.journal import Journal
-from passivx.optimizer.samplers import SAMPLERS, Plan, Proposal, Result
+from passivx.optimizer.journal import Journal, Name
+from passivx.optimizer.samplers import SAMPLERS, Plan, Proposal, Result, Sampler
 from passivx.optimizer.settings import Settings
 from passivx.optimizer.walk_forward import Window
 from passivx.optimizer.workers import Evaluator, Job
 
 __all__ = ["Progress", "Search"]
 
-# Everything written is on disk, whatever happens to the machine, after so long.
-_SYNC_S: Final = 1.0
+# After so long, everything written is on disk whatever happens to the machine, and the best one's
+# files are its own: to wait for a disk after each generation costs some 5 ms.
+_SAVE_S: Final = 1.0
+# Results that came ahead of their turn are where a later process finds them after so long.
+_SPILL_S: Final = 0.2
 
 
 @dataclass(slots=True)
@@ -94,9 +99,13 @@ class Search:
             starts=settings.starts,
         )
         self._sampler = SAMPLERS[file.sampler](plan)
-        self._scores: dict[str, float | None] = {}  # of what was written, by key
-        self._order: deque[tuple[str, Proposal]] = deque()  # asked for and not written, in turn
-        self._synced_s = 0.0
+        self._written: set[str] = set()  # keys
+        self._order: deque[Proposal] = deque()  # to be written, in turn
+        self._at_work: set[Name] = set()  # jobs that are not back
+        self._ahead: deque[Proposal] = deque()  # of the next generation, as it would be now
+        self._high = -math.inf  # the best score that has come in
+        self._saved: dict[str, Any] | None = None
+        self._saved_s = self._spilled_s = time.perf_counter()
 
     def run(self) -> dict[str, Any] | None:
         """Run to the end; return the best line that met every criterion, whatever it earned."""
@@ -104,28 +113,41 @@ class Search:
         progress.window, progress.best = self._window.number or 1, None
         began = time.perf_counter() - progress.seconds
         while proposals := self._sampler.ask():
-            keys = [self._settings.space.key(proposal.values) for proposal in proposals]
-            best = progress.best
-            self._ask_for(keys, proposals)
+            self._ask_for(proposals)
             while self._order:
-                self.keep(self._evaluator.results())
+                self._work_ahead(proposals)
+                self._keep(self._evaluator.results())
                 self._write_in_turn()
-                self._journal.spill()
+                if time.perf_counter() - self._spilled_s > _SPILL_S:
+                    self._spill()
                 progress.seconds = time.perf_counter() - began
                 self._watch(progress)
-            scores = [self._scores[key] for key in keys]
-            self._sampler.tell(list(map(Result, proposals, scores)))
+            self._sampler.tell(self._results(proposals))
             progress.n_iterations += len(proposals)
-            if progress.best is not None and progress.best is not best:
-                self._found(progress.best)
-            if progress.seconds - self._synced_s > _SYNC_S:
-                self._journal.sync()
-                self._synced_s = progress.seconds
-        self._journal.sync()
+            if time.perf_counter() - self._saved_s > _SAVE_S:
+                self._save()
+        self._save()
         return progress.best
 
-    def keep(self, done: Iterable[tuple[Job, Trial]]) -> None:
-        """Take in results, whenever they come."""
+    def _spill(self) -> None:
+        self._journal.spill()
+        self._spilled_s = time.perf_counter()
+
+    def stop(self, done: Iterable[tuple[Job, Trial]]) -> None:
+        """Keep what was done when a run was cut short."""
+        self._keep(done)
+        self._write_in_turn()
+        self._save()
+
+    def _save(self) -> None:
+        self._spill()
+        self._journal.sync()
+        best = self._progress.best
+        if best is not self._saved and best is not None:
+            self._found(best)
+        self._saved, self._saved_s = best, time.perf_counter()
+
+    def _keep(self, done: Iterable[tuple[Job, Trial]]) -> None:
         settings = self._settings
         for job, trial in done:
             status = settings.criteria.status(trial)
@@ -134,36 +156,73 @@ class Search:
             if window:
                 line["window"] = window
             line |= settings.space.as_dict(job.values)
-            line["objective"] = settings.criteria.score(trial.figures) if status == DONE else None
-            line["status"] = status
+            score = settings.criteria.score(trial.figures) if status == DONE else None
+            line |= {"objective": score, "status": status}
             self._journal.put(line | trial.figures)
-            self._progress.n_run += 1
+            self._at_work.discard(job.name)
+            if score is not None and score > self._high:
+                self._high = score
+                self._ahead.clear()  # guessed without it
 
-    def _ask_for(self, keys: list[str], proposals: list[Proposal]) -> None:
-        window = self._window
+    def _ask_for(self, proposals: Sequence[Proposal]) -> None:
         asked = set()
-        for key, proposal in zip(keys, proposals, strict=True):
-            if key in self._scores or key in asked:
-                continue
-            asked.add(key)
-            self._order.append((key, proposal))
-            name = (window.number, key)
-            if name in self._journal:
-                self._progress.n_known += 1
-            else:
-                self._evaluator.submit(Job(name, proposal.values, window.first, window.middle))
+        for proposal in proposals:
+            if proposal.key not in self._written and proposal.key not in asked:
+                asked.add(proposal.key)
+                self._order.append(proposal)
+                self._submit(proposal)
+        self._ahead.clear()
         self._write_in_turn()
+
+    def _submit(self, proposal: Proposal) -> bool:
+        name = self._name(proposal)
+        if name in self._at_work or name in self._journal:
+            return False
+        self._at_work.add(name)
+        window = self._window
+        self._evaluator.submit(Job(name, proposal.values, window.first, window.middle))
+        return True
+
+    def _work_ahead(self, proposals: Sequence[Proposal]) -> None:
+        """Let workers that wait for the last of a generation begin with the next.
+
+        What that will be is a guess: that nothing still at work is better than what is known, which
+        is mostly so. Then it will have been asked for; else idle time is lost, and nothing more.
+        """
+        idle = self._evaluator.idle
+        guess: Sampler | None = None
+        for _ in range(idle):
+            if not self._ahead:
+                guess = guess or copy.copy(self._sampler)
+                guess.tell(self._results(proposals))
+                proposals = guess.ask()
+                self._ahead.extend(proposals)
+            while self._ahead and idle:
+                idle -= self._submit(self._ahead.popleft())
+
+    def _results(self, proposals: Sequence[Proposal]) -> list[Result]:
+        """Return what is known of proposals; as if rejected, what is not known yet."""
+        verdicts = [self._journal.verdict(self._name(proposal)) for proposal in proposals]
+        return [
+            Result(proposal, None if verdict is None else verdict[1])
+            for proposal, verdict in zip(proposals, verdicts, strict=True)
+        ]
+
+    def _name(self, proposal: Proposal) -> Name:
+        return self._window.number, proposal.key
 
     def _write_in_turn(self) -> None:
         progress = self._progress
         while self._order:
-            key, proposal = self._order[0]
-            name = (self._window.number, key)
+            proposal = self._order[0]
+            name = self._name(proposal)
             if name not in self._journal:
                 return
             self._order.popleft()
-            status, objective = self._journal.write(name, proposal.k)
-            self._scores[key] = objective
+            self._written.add(proposal.key)
+            fresh, (status, objective) = self._journal.write(name, proposal.k)
+            progress.n_run += fresh
+            progress.n_known += not fresh
             progress.k, progress.m = proposal.k, proposal.m
             if objective is None:
                 progress.rejects[status] += 1

@@ -169,6 +169,7 @@ class _Session:
             "break_on": settings.rules,
             "limits": settings.criteria.record(),
         }
+        self._search: Search | None = None  # under way
         # Refuses what does not go together, before anything is written.
         Trials(ticks, **self._arguments)
         self._progress = Progress(file.starting_k, file.n_jackrabbit_iterations, len(self._windows))
@@ -206,7 +207,7 @@ class _Session:
             self._evaluator = self._make_evaluator(jobs, Path(place))
             try:
                 for window in self._windows:
-                    best = self._search(window)
+                    best = self._best_of(window)
                     if self._settings.walk_forward is not None:
                         rows.append(self._both_sides(window, best))
                         atomic_write(self._folder / WALK_FORWARD, _json(self._walk(rows)))
@@ -216,9 +217,9 @@ class _Session:
                     self._write_best(best, stability=stability, out_of_sample=outside)
                     self._write_trades(window)
             finally:
-                self._at_work.keep(
-                    (job, trial) for job, trial in self._evaluator.close() if job.limited
-                )
+                done = self._evaluator.close()
+                if self._search is not None:
+                    self._search.stop(done)
         walk = self._walk(rows) if rows else None
         progress = self._progress
         return OptimizeResult(
@@ -302,7 +303,7 @@ class _Session:
 
     # --- windows ------------------------------------------------------------------------------
 
-    def _search(self, window: Window) -> dict[str, Any] | None:
+    def _best_of(self, window: Window) -> dict[str, Any] | None:
         """Return the best line of a window; None when nothing that met the criteria made money."""
         live = window is self._windows[-1]  # the one whose best is there to be traded
 
@@ -310,7 +311,7 @@ class _Session:
             if live and _profitable(best):
                 self._write_best(best)
 
-        self._at_work = Search(
+        self._search = Search(
             self._settings,
             window,
             journal=self._journal,
@@ -319,7 +320,8 @@ class _Session:
             watch=self._watch,
             found=found,
         )
-        best = self._at_work.run()
+        best = self._search.run()
+        self._search = None
         return best if best is not None and _profitable(best) else None
 
     def _both_sides(self, window: Window, best: dict[str, Any] | None) -> dict[str, Any]:
@@ -381,12 +383,13 @@ class _Session:
 
     def _evaluate(self, jobs: list[Job]) -> list[Trial]:
         """Run jobs outside of the search; return their trials in order."""
-        for number, job in enumerate(jobs):
-            self._evaluator.submit(replace(job, name=number))
-        done: list[tuple[Job, Trial]] = []
-        while len(done) < len(jobs):
-            done += self._evaluator.results()
-        return [trial for _, trial in sorted(done, key=lambda pair: pair[0].name)]
+        for job in jobs:
+            self._evaluator.submit(job)
+        done: dict[Job, Trial] = {}
+        while not all(job in done for job in jobs):
+            # A job that the search began and had no use for may come back as well.
+            done.update(self._evaluator.results())
+        return [done[job] for job in jobs]
 
     def _values_of(self, line: dict[str, Any]) -> Values:
         return np.array([line[name] for name in self._settings.space.names], np.float64)

@@ -13,12 +13,15 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final, Protocol
+
+import numpy as np
 
 from passivx.backtesting import Trial, Trials
 from passivx.data.columns import open_columns
@@ -30,12 +33,13 @@ __all__ = ["KILLED", "Evaluator", "Job", "Local", "Pool", "Work"]
 
 # The outcome of a candidate that took its worker with it, twice.
 KILLED: Final = "killed"
-# So many of these in a row, and it is not the candidates.
+# So many deaths for each worker without a result between them, and it is not the candidates.
 _MOST_KILLED: Final = 3
 
 # Jobs travel in parcels of about this much work: a message costs some 50 µs of the one process that
 # everything passes through.
 _PARCEL_S: Final = 0.010
+_MOST_JOBS: Final = 16
 # A worker holds a parcel beside the one it is at, so that it never waits for the post.
 _HELD: Final = 2
 
@@ -69,10 +73,10 @@ class Work:
 
 
 class Evaluator(Protocol):
-    """Runs jobs. ``free`` says how many more would keep every processor busy."""
+    """Runs jobs, in whatever order suits it. ``idle`` says how many it could begin at once."""
 
     @property
-    def free(self) -> int: ...
+    def idle(self) -> int: ...
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -85,20 +89,22 @@ class Evaluator(Protocol):
 
 
 class _Bench:
-    """Trials by rows: those of the last few windows are kept ready."""
+    """Runs jobs; what it takes to run those of one window is kept ready."""
 
     def __init__(self, work: Work, ticks: Ticks) -> None:
         self._work = work
         self._ticks = ticks
-        self._ready: dict[tuple[int, int, bool], Trials] = {}
+        self._where: tuple[int, int, bool] | None = None
 
-    def run(self, job: Job, progress: Any = None) -> Trial:
-        where = (job.first, job.end, job.limited)
-        if where not in self._ready:
-            self._ready.clear()
-            ticks = self._ticks[job.first : job.end]
-            self._ready[where] = self._work.trials(ticks, job.limited)
-        return self._ready[where].run(job.values[None, :], progress)[0]
+    def run(self, jobs: Sequence[Job], progress: Callable[[], object] | None = None) -> list[Trial]:
+        trials: list[Trial] = []
+        for where, group in groupby(jobs, lambda job: (job.first, job.end, job.limited)):
+            if where != self._where:
+                first, end, limited = where
+                self._trials = self._work.trials(self._ticks[first:end], limited)
+                self._where = where
+            trials += self._trials.run(np.array([job.values for job in group]), progress)
+        return trials
 
 
 class Local:
@@ -109,8 +115,8 @@ class Local:
         self._jobs: deque[Job] = deque()
 
     @property
-    def free(self) -> int:
-        """None: there is nothing to gain from working ahead."""
+    def idle(self) -> int:
+        """Never any: it only runs while it is waited for."""
         return 0
 
     def submit(self, job: Job) -> None:
@@ -122,7 +128,7 @@ class Local:
         if not self._jobs:
             return []
         job = self._jobs.popleft()
-        return [(job, self._bench.run(job))]
+        return list(zip([job], self._bench.run([job]), strict=True))
 
     def close(self) -> list[tuple[Job, Trial]]:
         """Stop."""
@@ -131,10 +137,16 @@ class Local:
 
 
 @dataclass(eq=False, slots=True)
+class _Parcel:
+    jobs: list[Job]
+    alone: bool = False  # one that was in a parcel whose worker was killed
+
+
+@dataclass(eq=False, slots=True)
 class _Worker:
     process: SpawnProcess
     pipe: Connection
-    parcels: deque[dict[int, Job]] = field(default_factory=deque)  # sent, not all back
+    parcels: deque[_Parcel] = field(default_factory=deque)  # sent and not back, in turn
     began: bool = False
 
 
@@ -143,10 +155,9 @@ class Pool:
 
     def __init__(self, work: Work, folder: Path, n: int) -> None:
         self._work, self._folder = work, folder
-        self._queue: deque[tuple[int, Job]] = deque()
-        self._suspects: deque[tuple[int, Job]] = deque()
+        self._queue: deque[Job] = deque()
+        self._suspects: deque[Job] = deque()
         self._done: list[tuple[Job, Trial]] = []
-        self._number = 0
         self._job_s = _PARCEL_S
         self._killed_in_a_row = 0
         self._workers: list[_Worker] = []
@@ -160,16 +171,19 @@ class Pool:
             raise
 
     @property
-    def free(self) -> int:
-        """How many more jobs would keep every worker busy."""
-        held = sum(len(parcel) for worker in self._workers for parcel in worker.parcels)
-        waiting = len(self._queue) + len(self._suspects)
-        return max(0, _HELD * len(self._workers) * self._parcel_size - held - waiting)
+    def pids(self) -> list[int]:
+        """The processes at work."""
+        return [worker.process.pid or 0 for worker in self._workers]
+
+    @property
+    def idle(self) -> int:
+        """How many workers have nothing to do."""
+        idle = sum(not worker.parcels for worker in self._workers)
+        return max(0, idle - len(self._queue) - len(self._suspects))
 
     def submit(self, job: Job) -> None:
         """Take a job."""
-        self._queue.append((self._number, job))
-        self._number += 1
+        self._queue.append(job)
 
     def results(self) -> list[tuple[Job, Trial]]:
         """Return trials as they are done; waits for one, empty only when no job is left."""
@@ -197,59 +211,49 @@ class Pool:
         done, self._done = self._done, []
         return done
 
-    @property
-    def pids(self) -> list[int]:
-        """The processes at work."""
-        return [worker.process.pid or 0 for worker in self._workers]
-
-    @property
-    def _parcel_size(self) -> int:
-        return max(1, min(64, int(_PARCEL_S / self._job_s)))
-
     def _start(self) -> _Worker:
-        ours, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(theirs, self._work, self._folder), daemon=True
-        )
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        arguments = (theirs, self._work, self._folder)
+        process = context.Process(target=_serve, args=arguments, daemon=True)
         with _no_interrupt():
             process.start()
         theirs.close()
         return _Worker(process, ours)
 
     def _post(self) -> None:
-        # Fewest parcels first, so that the last jobs of a generation are spread evenly.
-        share = -(-len(self._queue) // max(1, len(self._workers)))
+        # Those that hold nothing first, so that the last jobs of a generation are spread evenly.
         for held in range(_HELD):
             for worker in self._workers:
-                if len(worker.parcels) != held:
-                    continue
-                if self._suspects and not held:
-                    parcel = dict([self._suspects.popleft()])
-                elif self._queue:
-                    size = min(self._parcel_size, share, len(self._queue))
-                    parcel = dict(self._queue.popleft() for _ in range(size))
-                else:
-                    continue
-                worker.parcels.append(parcel)
-                with contextlib.suppress(OSError):  # dead: its sentinel says so next
-                    worker.pipe.send(list(parcel.items()))
+                if len(worker.parcels) == held and (parcel := self._next_parcel(held)):
+                    worker.parcels.append(parcel)
+                    with contextlib.suppress(OSError):  # dead: its sentinel will say so
+                        worker.pipe.send(parcel.jobs)
+
+    def _next_parcel(self, held: int) -> _Parcel | None:
+        if self._suspects and not held:
+            return _Parcel([self._suspects.popleft()], alone=True)
+        # No worker takes more than its share of what is left.
+        share = -(-len(self._queue) // len(self._workers))
+        size = min(share, max(1, min(_MOST_JOBS, int(_PARCEL_S / self._job_s))))
+        return _Parcel([self._queue.popleft() for _ in range(size)]) if size else None
 
     def _listen(self) -> None:
         by_handle: dict[Any, _Worker] = {}
         for worker in self._workers:
             by_handle[worker.pipe] = by_handle[worker.process.sentinel] = worker
-        dead = []
+        dead: dict[int, _Worker] = {}
         for handle in wait(list(by_handle)):
             worker = by_handle[handle]
             try:
                 while worker.pipe.poll():
                     self._take(worker, worker.pipe.recv())
+                ended = handle == worker.process.sentinel
             except (EOFError, OSError):
-                dead.append(worker)
-            else:
-                if handle == worker.process.sentinel:
-                    dead.append(worker)
-        for worker in {id(worker): worker for worker in dead}.values():
+                ended = True
+            if ended:
+                dead[id(worker)] = worker
+        for worker in dead.values():
             self._replace(worker)
 
     def _take(self, worker: _Worker, message: Any) -> None:
@@ -257,14 +261,10 @@ class Pool:
             raise message
         worker.began = True
         spent_s, trials = message
-        for number, trial in trials:
-            job = worker.parcels[0].pop(number)
-            if not worker.parcels[0]:
-                worker.parcels.popleft()
-            self._done.append((job, trial))
-            self._killed_in_a_row = 0
         if trials:
+            self._done += zip(worker.parcels.popleft().jobs, trials, strict=True)
             self._job_s += 0.2 * (spent_s / len(trials) - self._job_s)
+            self._killed_in_a_row = 0
 
     def _replace(self, worker: _Worker) -> None:
         worker.process.join()
@@ -275,21 +275,20 @@ class Pool:
                 f"a worker process ended as it began (exit code {how}): a script that optimizes "
                 'with several jobs must do so under `if __name__ == "__main__":`, or use jobs=1'
             )
-        self._killed_in_a_row += not worker.began
-        held = [item for parcel in worker.parcels for item in parcel.items()]
-        if held:
-            # Parcels are worked off in order: the first job not back is the one it was at.
-            (number, job), *rest = held
-            if number < 0:
-                self._done.append((job, Trial(KILLED, {})))
-                self._killed_in_a_row += 1
+        for at_it, parcel in zip((True, False, False), worker.parcels, strict=False):
+            if at_it and parcel.alone:
+                self._done.append((parcel.jobs[0], Trial(KILLED, {})))
+            elif at_it or parcel.alone:
+                self._suspects.extend(parcel.jobs)
             else:
-                self._suspects.append((-1 - number, job))
-            self._queue.extendleft(reversed(rest))
-        if self._killed_in_a_row >= _MOST_KILLED:
+                self._queue.extendleft(reversed(parcel.jobs))
+        # A worker that dies of one candidate is replaced and the search goes on; one after the
+        # other dying of whatever they are given is something else.
+        self._killed_in_a_row += 1
+        if self._killed_in_a_row > _MOST_KILLED * len(self._workers):
             raise PassivxError(
-                f"{_MOST_KILLED} candidates in a row took their worker process with them (exit "
-                f"code {how}): is memory short? fewer jobs (-j) need less; --resume goes on"
+                f"{self._killed_in_a_row} worker processes in a row were killed (exit code {how}): "
+                "is memory short? fewer jobs (-j) need less; --resume goes on from here"
             )
         self._workers[self._workers.index(worker)] = self._start()
 
@@ -307,33 +306,28 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _work(pipe: Connection, work: Work, folder: Path) -> None:
-    """Serve parcels of jobs until the pipe closes: the whole life of a worker process."""
+def _serve(pipe: Connection, work: Work, folder: Path) -> None:
+    """Run parcels of jobs until the pipe closes: the whole life of a worker process."""
     # Ctrl-C reaches every process of a terminal: when to stop is the parent's to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
 
     def look_up() -> None:
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it was killed: nobody is waiting any more
             os._exit(0)
 
     try:
         bench = _Bench(work, open_columns(folder))
         pipe.send((0.0, []))
         while True:
-            trials: list[tuple[int, Trial]] = []
-            parcel: list[tuple[int, Job]] = pipe.recv()
+            jobs: list[Job] = pipe.recv()
             began = time.perf_counter()
-            for number, job in parcel:
-                trials.append((number, bench.run(job, look_up)))
-                now = time.perf_counter()
-                if now - began > _PARCEL_S / 2 or number == parcel[-1][0]:
-                    pipe.send((now - began, trials))
-                    trials, began = [], now
+            trials = bench.run(jobs, look_up)
+            pipe.send((time.perf_counter() - began, trials))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except MemoryError:
-        os._exit(1)
+        os._exit(1)  # as if the system had killed it
     except BaseException as e:
         with contextlib.suppress(OSError):
             pipe.send(e)
