@@ -94,9 +94,10 @@ def report_search(result: OptimizeResult, session: Settings) -> None:
     screen = console()
     file = session.file
     screen.print(f"[bold]{file.session_name} · {file.symbol} · {file.engine}[/]")
+    pace = f"{result.evaluations_per_s:,.1f} run a second"
     screen.print(
         f"{result.n_iterations:,} iterations, {result.n_evaluated:,} candidates, "
-        f"{result.evaluations_per_s:,.1f} run a second"
+        f"{pace if result.evaluations_per_s else 'all of them known before'}"
     )
     walk = result.walk_forward
     if walk is not None:

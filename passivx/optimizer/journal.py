@@ -8,7 +8,9 @@ process or a full disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final
@@ -48,41 +50,39 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.torn: list[str] = []
         self._path = folder / RESULTS
-        self._file = _open(self._path)
         self._ahead_path = folder / AHEAD
-        self._ahead_file = _open(self._ahead_path)
+        self._written: dict[Name, tuple[int, Verdict]] = {}  # where its line begins
         self._waiting: dict[Name, dict[str, Any]] = {}
         self._unspilled: list[Name] = []
-        self._at: dict[Name, int] = {}  # where its line begins
-        self._verdict: dict[Name, Verdict] = {}
-        self._order: list[Name] = []
-        self._turn = 0
-        for at, line in self._read(self._file):
-            name = _name_of(line)
-            self._at[name] = at
-            self._verdict[name] = _verdict_of(line)
-            self._order.append(name)
-        for _, line in self._read(self._ahead_file):
-            if _name_of(line) not in self._at:
-                self._waiting[_name_of(line)] = line
-        self._found = frozenset(self._waiting)  # run by an earlier process
+        with contextlib.ExitStack() as opened:
+            self._file = opened.enter_context(_open(self._path))
+            self._ahead_file = opened.enter_context(_open(self._ahead_path))
+            for at, line in self._read(self._file):
+                self._written[_name_of(line)] = (at, _verdict_of(line))
+            for _, line in self._read(self._ahead_file):
+                if _name_of(line) not in self._written:
+                    self._waiting[_name_of(line)] = line
+            self._files = opened.pop_all()
+        # What earlier processes ran: the lines whose turn has not come again, and the rest.
+        self._to_come = deque(self._written)
+        self._found = frozenset(self._waiting)
 
     def __contains__(self, name: Name) -> bool:
-        return name in self._at or name in self._waiting
+        return name in self._written or name in self._waiting
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._written)
 
     def verdict(self, name: Name) -> Verdict | None:
         """Return status and objective of a result; None when it is not known."""
         if name in self._waiting:
             return _verdict_of(self._waiting[name])
-        return self._verdict.get(name)
+        return self._written[name][1] if name in self._written else None
 
     def line(self, name: Name) -> dict[str, Any]:
         """Return a result that was written."""
         with self._path.open("rb") as file:
-            file.seek(self._at[name])
+            file.seek(self._written[name][0])
             line: dict[str, Any] = orjson.loads(file.readline())
         return line
 
@@ -110,22 +110,18 @@ class Journal:
         One that an earlier process wrote is not written again: it must be the next in the file.
         Return whether it came to be in this process, and its status and objective.
         """
-        fresh = False
-        if self._turn < len(self._order):
-            if self._order[self._turn] != name:
+        if self._to_come:
+            if self._to_come.popleft() != name:
+                turn = len(self._written) - len(self._to_come)
                 raise PassivxError(
-                    f"{self._path}: line {self._turn + 1} is not what these settings propose next: "
-                    "it was written by another version, or edited; start a new session"
+                    f"{self._path}: line {turn} is not what these settings propose next: it was "
+                    "written by another version, or edited; start a new session"
                 )
-        else:
-            line = self._waiting.pop(name)
-            fresh = name not in self._found
-            line["k"] = k
-            self._at[name] = self._write(self._file, line)
-            self._verdict[name] = _verdict_of(line)
-            self._order.append(name)
-        self._turn += 1
-        return fresh, self._verdict[name]
+            return False, self._written[name][1]
+        line = self._waiting.pop(name)
+        line["k"] = k
+        self._written[name] = (self._write(self._file, line), _verdict_of(line))
+        return name not in self._found, _verdict_of(line)
 
     def sync(self) -> None:
         """Return when everything written is on disk."""
@@ -135,8 +131,7 @@ class Journal:
         """Close the files; ``finished``: nothing is waiting any more."""
         self.spill()
         self.sync()
-        self._file.close()
-        self._ahead_file.close()
+        self._files.close()
         if finished:
             self._ahead_path.unlink(missing_ok=True)
 
@@ -149,6 +144,7 @@ class Journal:
             reason = "the disk is full"
         except OSError as e:
             reason = str(e.strerror)
+        file.truncate(at)  # half a line in the middle would spoil the file
         raise PassivxError(f"{file.name}: cannot be written ({reason}); --resume goes on from here")
 
     def _read(self, file: IO[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
