@@ -33,6 +33,8 @@ __all__ = [
     "config_from_flat",
     "exact_from_flat",
     "exact_records",
+    "is_count",
+    "is_switch",
     "parameter_fault",
     "run_problems",
     "with_defaults",
@@ -101,6 +103,16 @@ def parameter_fault(name: str, value: float, engine: str) -> str:
         return "" if is_number(value) and value in (0, 1) else "must be 0 or 1"
     interval = next(note for note in _FIELDS[name].metadata if isinstance(note, Number))
     return "" if is_number(value) and value in interval else f"must be in {interval.interval}"
+
+
+def is_switch(name: str) -> bool:
+    """Say whether a parameter is true or false, as 1 or 0."""
+    return name in _FLAGS
+
+
+def is_count(name: str) -> bool:
+    """Say whether a parameter of ``exact`` is a whole number."""
+    return name in _FIELDS and _FIELDS[name].annotation is int
 
 
 def with_defaults(settings: Mapping[str, Any], engine: str) -> dict[str, Any]:

@@ -131,16 +131,20 @@ def report_search(result: OptimizeResult, session: Settings) -> None:
             "in sample only: --walk-forward shows what such a search is worth on days it never saw"
         )
     note(f"results in {result.folder}")
-    if result.best is not None:
-        note(f"the best one as a config: {result.folder / 'live_config.json'}")
+    live = result.folder / "live_config.json"
+    if result.best is not None and live.exists():
+        note(f"the best one as a config: {live}")
 
 
 def _nothing_found(result: OptimizeResult) -> str:
     text = "Nothing profitable met the criteria"
-    if not result.rejects:
-        return f"{text}: no candidate made money."
-    name, n = next(iter(result.rejects.items()))
-    return f"{text}: {name} rejected most, {n:,} of {result.n_evaluated:,} candidates."
+    if result.rejects:
+        name, n = next(iter(result.rejects.items()))
+        text += f": {name} rejected most, {n:,} of {result.n_evaluated:,} candidates"
+    if result.highest is not None:
+        gain, fills = number(result.highest["gain"], 6), result.highest["n_trades"]
+        text += f"; the best of those left ended at gain {gain} with {fills:,} fills"
+    return text
 
 
 def _windows_table(walk: dict[str, Any]) -> Table:

@@ -9,6 +9,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Final
 
 import numpy as np
@@ -44,7 +45,8 @@ def open_columns(folder: Path) -> Ticks:
             for name in _NAMES
         }
         return Ticks(**columns)
-    except (OSError, ValueError) as e:
+    # What NumPy raises for bytes that are no array, besides ValueError.
+    except (OSError, ValueError, EOFError, TokenError, AttributeError) as e:
         raise DataError(f"cannot be mapped ({e})", folder) from e
 
 
@@ -61,12 +63,15 @@ def mapped(load: Callable[[], Ticks], parent: Path) -> Iterator[Ticks]:
 
 
 def columns_folder(ticks: Ticks) -> Path | None:
-    """Return the folder that ticks are mapped from, whole; None when they are not."""
+    """Return the folder that ticks are mapped from, whole; None when they are not, or no more."""
     files = set()
     for name in _NAMES:
         column = getattr(ticks, name)
         file = getattr(column, "filename", None)
-        if file is None or column.nbytes + column.offset != Path(file).stat().st_size:
+        try:
+            if file is None or column.nbytes + column.offset != Path(file).stat().st_size:
+                return None
+        except FileNotFoundError:
             return None
         files.add(Path(file).resolve())
     folder = next(iter(files)).parent

@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Proposal:
-    """A point to try, settled in its space, and its key there.
+    """A point to try, within its space, and its key there.
 
     ``k`` is the iteration, ``m`` the share of the ranges that its hop may cover.
     """
@@ -124,35 +124,34 @@ class Jackrabbit(_Planned):
 
     With a generation of 1 this is the original's sequence: every value new, each point drawn
     by itself, the best one known at once. A larger generation learns of its own successes only
-    afterwards, which costs about a tenth of the evaluations. It gives back what it can:
+    afterwards. To find as much in as many evaluations (docs/performance.md),
 
     - the 200 points are shared out: every parameter's values in a generation are spread evenly;
-    - up to 4 hops that went up are tried again, the same hop from the new best point;
+    - up to 4 hops that led up are tried again, the same hop from the new best point;
     - every second one of the rest keeps each value of the best point with even chance.
     """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        k = np.arange(plan.first_k, plan.end_k)
-        m = 1.0 / (k / 2.0 + 16.0)
-        self._m = (m - m[-1]) / (m[0] - m[-1]) if len(k) > 1 else np.ones(len(k))
         self._best: Values | None = plan.starts[0] if len(plan.starts) else None
         self._score = -np.inf
-        self._hops: npt.NDArray[np.int64] = np.zeros((0, len(plan.space.names)), np.int64)
-        self._again: npt.NDArray[np.int64] = self._hops
+        none = np.zeros((0, len(plan.space.names)), np.int64)
+        # A hop is a point for every parameter, and which of them stay at the best one's value.
+        self._hops, self._stay = none, none.astype(bool)  # of the generation asked for
+        self._again, self._again_stay = self._hops, self._stay  # those to be tried again
 
     def ask(self) -> list[Proposal]:
         """Return the next generation."""
         rng, ks = self._next()
-        m = self._m[ks - self._plan.first_k]
-        hops = self._draw(rng, len(ks))
-        again = self._again[: len(ks)] if self._plan.generation > 1 else self._again[:0]
-        hops[: len(again)] = again
-        self._hops = hops
-        values = self._land(hops, m)
-        if self._plan.generation > 1:
-            self._keep_some(rng, values, len(again))
-        return self._propose(ks, m, values)
+        again = len(self._again[: len(ks)])
+        self._hops = self._draw(rng, len(ks))
+        self._hops[:again] = self._again[:again]
+        self._stay = np.zeros(self._hops.shape, bool)
+        self._stay[:again] = self._again_stay[:again]
+        if self._plan.generation > 1 and self._best is not None:
+            self._stay_in_part(rng, self._stay[again + 1 :: 2])
+        m = self._reach(ks)
+        return self._propose(ks, m, self._land(m))
 
     def tell(self, results: Sequence[Result]) -> None:
         """Move to the best result, if it is better than any before."""
@@ -163,14 +162,31 @@ class Jackrabbit(_Planned):
         if up:
             self._score = up[0][0]
             self._best = results[-up[0][1]].proposal.values
-        self._again = self._hops[[-i for _, i in up[:_AGAIN]]]
+        # A point that was given is where no hop led.
+        n_given = len(self._plan.starts) + self._plan.first_k
+        led = [-i for _, i in up if results[-i].proposal.k >= n_given]
+        rows = led[:_AGAIN] if self._plan.generation > 1 else []
+        self._again, self._again_stay = self._hops[rows], self._stay[rows]
+
+    def _reach(self, ks: npt.NDArray[np.int64]) -> Values:
+        first, last = (1.0 / (k / 2.0 + 16.0) for k in (self._plan.first_k, self._plan.end_k - 1))
+        if first == last:
+            return np.ones(len(ks))
+        return np.asarray((1.0 / (ks / 2.0 + 16.0) - last) / (first - last))
 
     def _draw(self, rng: np.random.Generator, n: int) -> npt.NDArray[np.int64]:
         # One of n equal strata of the points each, in an order of its own for every parameter.
         strata = np.argsort(rng.random((n, len(self._plan.space.names))), axis=0)
         return (strata * _POINTS + rng.integers(0, _POINTS, strata.shape)) // max(n, 1)
 
-    def _land(self, hops: npt.NDArray[np.int64], m: Values) -> Values:
+    def _stay_in_part(self, rng: np.random.Generator, stay: npt.NDArray[np.bool_]) -> None:
+        free = np.flatnonzero(self._plan.space.free)
+        if len(free) > 1:
+            stay[:] = rng.random(stay.shape) < 0.5
+            # At least one value is new: else the point would be the best one again.
+            stay[np.arange(len(stay)), rng.choice(free, len(stay))] = False
+
+    def _land(self, m: Values) -> Values:
         space = self._plan.space
         width = space.high - space.low
         if self._best is None:
@@ -178,18 +194,10 @@ class Jackrabbit(_Planned):
         else:
             span = width * m[:, None] / 2.0
             middle = np.clip(self._best, space.low + span, space.high - span)
-        return space.settle(middle + span * (2.0 * hops / (_POINTS - 1) - 1.0))
-
-    def _keep_some(self, rng: np.random.Generator, values: Values, after: int) -> None:
-        free = np.flatnonzero(self._plan.space.free)
-        if self._best is None or len(free) < 2:
-            return
-        rows = values[after + 1 :: 2]
-        kept = rng.random(rows.shape) < 0.5
-        # At least one value is new: else the point would be the best one again.
-        kept[np.arange(len(rows)), rng.choice(free, len(rows))] = False
-        rows[kept] = np.broadcast_to(self._best, rows.shape)[kept]
-        values[after + 1 :: 2] = self._plan.space.clamp(rows)
+        values = space.settle(middle + span * (2.0 * self._hops / (_POINTS - 1) - 1.0))
+        if self._best is not None:
+            values = space.clamp(np.where(self._stay, self._best, values))
+        return values
 
 
 # Every sampler by its name in settings and on the command line.

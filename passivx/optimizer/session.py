@@ -20,7 +20,7 @@ from passivx.backtesting import Trial, Trials, backtest_flat
 from passivx.data.columns import TEMPORARY, columns_folder, open_columns, write_columns
 from passivx.data.funding import FundingSource, load_funding
 from passivx.data.ticks import Ticks
-from passivx.errors import ConfigError, PassivxError, Problem
+from passivx.errors import ConfigError, DataError, PassivxError, Problem
 from passivx.files import atomic_write
 from passivx.optimizer.criteria import DONE
 from passivx.optimizer.journal import RESULTS, Journal
@@ -55,6 +55,8 @@ class OptimizeResult:
     best : dict or None
         The best result that met every criterion and made money: its line of results.jsonl. Of a
         walk-forward, the last window's.
+    highest : dict or None
+        The best result that met every criterion, whether it made money or not.
     parameters : tuple of str
         Which of its fields are the parameters searched.
     n_iterations, n_evaluated : int
@@ -72,6 +74,7 @@ class OptimizeResult:
     folder: Path
     objective: str
     best: dict[str, Any] | None
+    highest: dict[str, Any] | None
     parameters: tuple[str, ...]
     n_iterations: int
     n_evaluated: int
@@ -148,6 +151,8 @@ class _Session:
         self._ticks, self._settings, self._folder = ticks, settings, folder
         self._watch = watch if watch is not None else lambda progress: None
         self._funding = np.zeros(0, FUNDING_DTYPE) if funding is None else load_funding(funding)
+        if not len(ticks):
+            raise DataError("there are no ticks to replay")
         self._windows = [Window(0, 0, len(ticks), len(ticks))]
         if settings.walk_forward is not None:
             self._windows = settings.walk_forward.windows(ticks.ts_ms)
@@ -170,8 +175,14 @@ class _Session:
             "limits": settings.criteria.record(),
         }
         self._search: Search | None = None  # under way
-        # Refuses what does not go together, before anything is written.
-        Trials(ticks, **self._arguments)
+        self._no_config: str | None = None  # why the best one has none
+        # Refuses what does not go together, before anything is written: of a switch, both ways.
+        space = settings.space
+        for values in (
+            settings.base,
+            settings.base | space.as_dict(space.clamp(space.high.copy())),
+        ):
+            Trials(ticks, **self._arguments | {"settings": values})
         self._progress = Progress(file.starting_k, file.n_jackrabbit_iterations, len(self._windows))
 
     # --- the whole ----------------------------------------------------------------------------
@@ -226,6 +237,7 @@ class _Session:
             folder=self._folder,
             objective=self._settings.file.objective,
             best=best,
+            highest=progress.best,
             parameters=self._settings.space.names,
             n_iterations=progress.n_iterations,
             n_evaluated=len(self._journal),
@@ -290,6 +302,13 @@ class _Session:
                     f"the best stands alone: only {holding} of {n} neighbours keep half of its "
                     "advantage; a small change of the market may do as much"
                 )
+        if best is not None and self._settings.file.engine == "compat":
+            text = "compat flatters, the README says how: backtest live_config.json with exact"
+            if best["final_equity"] <= best["starting_balance"]:
+                text += "; with its open position the best one ends below the starting balance"
+            out.append(text)
+        if self._no_config is not None:
+            out.append(self._no_config)
         if best is not None:
             space = self._settings.space
             edges = [
@@ -397,9 +416,14 @@ class _Session:
     # --- files --------------------------------------------------------------------------------
 
     def _write_best(self, best: dict[str, Any], **more: Any) -> None:
-        config = self._settings.config_of(self._values_of(best))
-        contents = (_json(best | more).decode(), config.to_json(), config.to_live_json())
-        for name, content in zip(BEST, contents, strict=True):
+        contents = [_json(best | more).decode()]
+        try:
+            config = self._settings.config_of(self._values_of(best))
+            contents += [config.to_json(), config.to_live_json()]
+        except ConfigError as e:
+            # compat also runs what no config may hold.
+            self._no_config = f"no live_config.json: {'; '.join(map(str, e.problems))}"
+        for name, content in zip(BEST, contents, strict=False):
             atomic_write(self._folder / name, content)
 
     def _write_trades(self, window: Window) -> None:

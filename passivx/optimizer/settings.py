@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -14,9 +14,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from passivx.backtesting import ENGINES
 from passivx.breaks import BreakRules, compile_break_on
-from passivx.candidates import PARAMETERS, config_from_flat, parameter_fault, with_defaults
+from passivx.candidates import (
+    PARAMETERS,
+    config_from_flat,
+    is_count,
+    is_switch,
+    parameter_fault,
+    with_defaults,
+)
 from passivx.config import Config, load_config
 from passivx.documents import (
+    Checking,
     Name,
     Number,
     is_number,
@@ -111,8 +119,9 @@ class SettingsFile(BaseModel):
 class Settings:
     """A session, ready to run.
 
-    ``base`` is every strategy parameter by its flat name, the searched ones with a value of their
-    range; ``starts`` the points to try first, shape (s, p); ``notes`` what deserves a look.
+    ``base`` is every strategy parameter that has no default by its flat name, the searched ones
+    with a value of their range; ``starts`` the points to try first, shape (s, p); ``notes`` what
+    deserves a look.
     """
 
     file: SettingsFile
@@ -120,7 +129,7 @@ class Settings:
     space: Space
     criteria: Criteria
     rules: BreakRules
-    base: Mapping[str, Any]
+    base: dict[str, Any]
     starts: Values
     walk_forward: WalkForward | None
     notes: tuple[str, ...] = ()
@@ -173,7 +182,7 @@ def load_settings(
         reading.notes.append(f"not used: {', '.join(unused)}")
     if iterations is not None:
         first = document.get("starting_k", 0)
-        document["n_jackrabbit_iterations"] = iterations + (first if is_number(first) else 0)
+        document["n_jackrabbit_iterations"] = iterations + (round(first) if is_number(first) else 0)
     try:
         settings = _read(document, market, workspace, reading)
     except ConfigError as e:
@@ -186,7 +195,8 @@ def _read(
 ) -> Settings:
     file: SettingsFile | None = None
     try:
-        file = SettingsFile.model_validate(document)
+        file = SettingsFile.model_validate(document, context=Checking(notes=reading.notes))
+        document |= file.model_dump(include={"starting_k", "n_jackrabbit_iterations"})
     except ValidationError as e:
         reading.problems += problems_of(e, SettingsFile)
     engine = document.get("engine", "exact")
@@ -195,7 +205,7 @@ def _read(
     if market is None:
         market = _market_of(document, workspace, reading)
     _check_symbol(document, reading)
-    ranges = _ranges(document.get("ranges"), engine, market, reading)
+    ranges = _ranges(document, engine, market, reading)
     rules = compile_break_on([])
     try:
         rules = compile_break_on(document.get("break_on", []))
@@ -208,12 +218,16 @@ def _read(
     if isinstance(text := document.get("walk_forward"), str):
         walk_forward, problems = read_walk_forward(text)
         reading.problems += problems
-    space = Space(ranges, ordered=engine == "exact")
-    starts, rest = _starting_candidates(
-        document.get("starting_candidate_filepath"), workspace, engine, space, reading
+    candidates = _starting_candidates(
+        document.get("starting_candidate_filepath"), workspace, engine, list(ranges), reading
     )
-    base = with_defaults({**rest, **space.as_dict(space.low)}, engine)
-    if file is not None and space.names:
+    # A single file also says what the ranges leave out.
+    rest = next(iter(candidates.values())) if len(candidates) == 1 else {}
+    if engine == "exact":
+        _order_markups(ranges, rest, reading)
+    space = Space(ranges, ordered=engine == "exact")
+    base = with_defaults({**rest, **space.as_dict(space.clamp(space.low.copy()))}, engine)
+    if space.names:
         _check_rest(base, engine, space, reading)
     if reading.problems or file is None or market is None:
         raise ConfigError(reading.problems)
@@ -224,7 +238,7 @@ def _read(
         criteria=Criteria(file.objective, limits),
         rules=rules,
         base=base,
-        starts=starts,
+        starts=_starts(candidates, space, reading),
         walk_forward=walk_forward,
         notes=tuple(reading.notes),
     )
@@ -256,7 +270,7 @@ def _check_choices(document: Mapping[str, Any], engine: str, reading: _Reading) 
 
 def _check_symbol(document: Mapping[str, Any], reading: _Reading) -> None:
     exchange, symbol = document.get("exchange"), document.get("symbol")
-    if exchange in _SYMBOLS and isinstance(symbol, str):
+    if isinstance(exchange, str) and exchange in _SYMBOLS and isinstance(symbol, str):
         if re.fullmatch(_SYMBOLS[exchange], symbol):
             return
         known = "BTCUSDT" if exchange == "binance" else "BTCUSD"
@@ -279,7 +293,7 @@ def _market_of(document: Mapping[str, Any], workspace: Path, reading: _Reading) 
         market = load_market(path)
     except ConfigError as e:
         reading.problems += [
-            Problem(f"{path}: {p.field}", p.value, p.message, p.remedy) for p in e.problems
+            Problem(f"{path}: {p.field}".removesuffix(": "), *_rest_of(p)) for p in e.problems
         ]
         return None
     reading.notes.append(f"market rules of {path}")
@@ -287,12 +301,13 @@ def _market_of(document: Mapping[str, Any], workspace: Path, reading: _Reading) 
 
 
 def _ranges(
-    given: object, engine: str, market: Market | None, reading: _Reading
+    document: Mapping[str, Any], engine: str, market: Market | None, reading: _Reading
 ) -> dict[str, Range]:
+    given = document.get("ranges")
     if not isinstance(given, Mapping):
-        if given is not None:
+        if "ranges" in document:
             message = "must be an object { name: [low, high, step] }"
-            reading.problems.append(Problem("ranges", given, message))
+            reading.problems.append(Problem("ranges", _shown(given), message))
         return {}
     if not given:
         reading.problems.append(Problem("ranges", None, "is empty", "name what is to be searched"))
@@ -300,31 +315,26 @@ def _ranges(
     for name, value in given.items():
         where = f"ranges.{name}"
         if name not in PARAMETERS[engine]:
-            hint = nearest(name, PARAMETERS[engine])
             other = name in PARAMETERS["exact"] + PARAMETERS["compat"]
             message = f"is no parameter of {engine}" if other else "is not a known parameter"
-            reading.problems.append(Problem(where, None, message, "remove it" if other else hint))
+            hint = "remove it" if other else nearest(str(name), PARAMETERS[engine])
+            reading.problems.append(Problem(where, None, message, hint))
             continue
         read = _range(where, name, value, engine, reading)
         if read is not None:
             ranges[name] = read
     if market is not None and "leverage" in ranges:
         ranges["leverage"] = _allowed_leverage(ranges["leverage"], market, reading)
-    least, most = ranges.get("min_markup"), ranges.get("max_markup")
-    if engine == "exact" and least and most and least.low > most.high:
-        message = "lies above every max_markup"
-        reading.problems.append(Problem("ranges.min_markup", given["min_markup"], message))
     return ranges
 
 
 def _range(where: str, name: str, value: object, engine: str, reading: _Reading) -> Range | None:
-    problems: list[tuple[str, str]] = []
     if not (isinstance(value, list | tuple) and len(value) == 3 and all(map(is_number, value))):
-        shown = "null" if value is None else value
         message = "must be three finite numbers [low, high, step]"
-        reading.problems.append(Problem(where, shown, message))
+        reading.problems.append(Problem(where, _shown(value), message))
         return None
     low, high, step = (float(number) for number in value)
+    problems: list[tuple[str, str]] = []
     if low > high:
         problems.append(("must have low <= high", "swap them"))
     for end, number in (("low", low), ("high", high)):
@@ -338,8 +348,52 @@ def _range(where: str, name: str, value: object, engine: str, reading: _Reading)
     except ValueError:
         what = "must be > 0" if not step > 0.0 else "must be a plain decimal such as 0.01 or 1e-5"
         problems.append((f"step {what}", ""))
+    if is_switch(name) and not problems and low < high and step != 1.0:
+        problems.append(("step must be 1", "a switch is 0 or 1"))
     reading.problems += [Problem(where, list(value), *problem) for problem in problems]
-    return None if problems else Range(low, high, step)
+    if problems:
+        return None
+    whole = (math.ceil(low), math.floor(high), max(1, round(step)))
+    if not is_count(name) or engine == "compat" or whole == (low, high, step):
+        return Range(low, high, step)
+    if whole[0] > whole[1]:
+        reading.problems.append(Problem(where, list(value), "holds no whole number"))
+        return None
+    reading.notes.append(f"{where}: it counts, so [{', '.join(map(str, whole))}] is searched")
+    return Range(*map(float, whole))
+
+
+def _order_markups(ranges: dict[str, Range], rest: Mapping[str, Any], reading: _Reading) -> None:
+    """See to it that every min_markup has a max_markup to go with it."""
+    least, most = ranges.get("min_markup"), ranges.get("max_markup")
+    if least is not None and most is not None and least.low > most.high:
+        message = f"lies above every max_markup ({most.high:g} at most)"
+        reading.problems.append(Problem("ranges.min_markup", _listed(least), message))
+    # Where only one is searched, the other is an end of its range.
+    fixed = rest.get("max_markup")
+    if least is not None and most is None and is_number(fixed) and least.high > fixed:
+        if least.low > fixed:
+            message = f"lies above max_markup ({fixed:g})"
+            reading.problems.append(Problem("ranges.min_markup", _listed(least), message))
+            return
+        reading.notes.append(f"ranges.min_markup ends at max_markup ({fixed:g})")
+        ranges["min_markup"] = replace(least, high=fixed)
+    fixed = rest.get("min_markup")
+    if most is not None and least is None and is_number(fixed) and most.low < fixed:
+        if most.high < fixed:
+            message = f"lies below min_markup ({fixed:g})"
+            reading.problems.append(Problem("ranges.max_markup", _listed(most), message))
+            return
+        reading.notes.append(f"ranges.max_markup begins at min_markup ({fixed:g})")
+        ranges["max_markup"] = replace(most, low=fixed)
+
+
+def _listed(each: Range) -> list[float]:
+    return [each.low, each.high, each.step]
+
+
+def _shown(value: object) -> object:
+    return "null" if value is None else value
 
 
 def _allowed_leverage(given: Range, market: Market, reading: _Reading) -> Range:
@@ -365,6 +419,8 @@ def _check_rest(base: Mapping[str, Any], engine: str, space: Space, reading: _Re
             # Where two ranges do not go together, that has been said.
             problems = [p for p in e.problems if p.field not in space.names]
     asked = {problem.field.removeprefix("ranges.") for problem in reading.problems}
+    if asked & {"min_markup", "max_markup"}:
+        asked |= {"min_markup", "max_markup"}  # wrong together
     reading.problems += [
         Problem(f"ranges.{p.field}", p.value, p.message, "fix it by [value, value, step]")
         for p in problems
@@ -373,63 +429,75 @@ def _check_rest(base: Mapping[str, Any], engine: str, space: Space, reading: _Re
 
 
 def _starting_candidates(
-    given: object, workspace: Path, engine: str, space: Space, reading: _Reading
-) -> tuple[Values, dict[str, Any]]:
-    """Return the points to try first, and what a single file says besides."""
-    none: tuple[Values, dict[str, Any]] = (np.zeros((0, len(space.names))), {})
-    if not isinstance(given, str) or not given:
-        return none
+    given: object, workspace: Path, engine: str, names: list[str], reading: _Reading
+) -> dict[str, dict[str, Any]]:
+    """Return the parameters of the candidates to try first, by file name."""
     where = "starting_candidate_filepath"
-    path = next((p for p in (Path(given), workspace / given) if p.exists()), None)
+    if not isinstance(given, str) or not given:
+        return {}
+    try:
+        path = next((p for p in (Path(given), workspace / given) if p.exists()), None)
+        folder = path is not None and path.is_dir()
+        files = sorted(path.glob("*.json")) if path is not None and folder else [path]
+    except (OSError, ValueError) as e:
+        reason = getattr(e, "strerror", None) or str(e)
+        reading.problems.append(Problem(where, given, f"cannot be read ({reason})"))
+        return {}
     if path is None:
         reading.notes.append(f"{where}: {given} does not exist: starting anywhere")
-        return none
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    points: dict[str, Values] = {}
-    rest: dict[str, Any] = {}
-    for file in files:
+        return {}
+    candidates = {}
+    for file in filter(None, files):
         try:
             flat = _flat_of(file, engine)
-            missing = [name for name in space.names if name not in flat]
+            missing = [name for name in names if name not in flat]
             if missing:
                 remedy = f"it has no {', '.join(missing)}"
                 raise ConfigError([Problem("", None, "is no candidate for these ranges", remedy)])
+            candidates[file.name] = flat
         except ConfigError as e:
-            if path.is_dir():
+            if folder:
                 reading.notes.append(f"{where}: {file.name} is left out: {e.problems[0]}")
             else:
                 reading.problems += [
                     Problem(f"{where} {file}: {p.field}".removesuffix(": "), *_rest_of(p))
                     for p in e.problems
                 ]
-            continue
-        if not path.is_dir():
-            rest = {name: flat[name] for name in PARAMETERS[engine] if name in flat}
+    if folder and not candidates:
+        reading.notes.append(f"{where}: {given} holds no candidate: starting anywhere")
+    return candidates
+
+
+def _starts(candidates: Mapping[str, Mapping[str, Any]], space: Space, reading: _Reading) -> Values:
+    """Return the points of candidates, each once, moved into the ranges."""
+    points: dict[str, Values] = {}
+    for file, flat in candidates.items():
         values = np.array([float(flat[name]) for name in space.names])
         inside = space.clamp(values.copy())
         moved = [name for name, x, y in zip(space.names, values, inside, strict=True) if x != y]
         if moved:
-            reading.notes.append(f"{file.name}: moved into the ranges: {', '.join(moved)}")
+            reading.notes.append(f"{file}: moved into the ranges: {', '.join(moved)}")
         points.setdefault(space.key(inside), inside)
-    if not points and path.is_dir():
-        reading.notes.append(f"{where}: {given} holds no candidate: starting anywhere")
-    return (np.array(list(points.values())) if points else none[0]), rest
+    return np.array(list(points.values())).reshape(len(points), len(space.names))
 
 
 def _flat_of(file: Path, engine: str) -> dict[str, Any]:
     """Return the parameters of a live config, or of a result, which is flat already."""
     document = read_document(file)
     if "indicator_settings" in document:
-        return load_config(document, compat=engine == "compat").to_flat()
-    flat = {name: document[name] for name in PARAMETERS[engine] if name in document}
+        # What is out of range is moved into the ranges, or said of what they leave out.
+        flat = load_config(document, compat=True).to_flat()
+    else:
+        flat = dict(document)
+    found = {name: _plain(flat[name]) for name in PARAMETERS["exact"] if name in flat}
     problems = [
-        Problem(name, value, fault)
-        for name, value in flat.items()
-        if (fault := parameter_fault(name, _plain(value), engine))
+        Problem(name, value, "must be a finite number")
+        for name, value in found.items()
+        if not is_number(value)
     ]
     if problems:
         raise ConfigError(problems)
-    return {name: _plain(value) for name, value in flat.items()}
+    return found
 
 
 def _plain(value: Any) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from passivx.models import step_parts
 
@@ -82,7 +82,8 @@ class Space:
 
     def key(self, values: Values) -> str:
         """Return what identifies one point: the SHA-256 of its values by sorted name, as JSON."""
-        return hashlib.sha256(orjson.dumps(self.as_dict(values))).hexdigest()
+        # The standard library's: how it writes a float does not change with a version.
+        return hashlib.sha256(json.dumps(self.as_dict(values)).encode()).hexdigest()
 
     def neighbours(self, values: Values) -> Iterator[tuple[str, Values]]:
         """Yield the points beside one, a fiftieth of a range or a step away, by parameter."""
@@ -90,8 +91,10 @@ class Space:
         reach = np.maximum(_NEIGHBOUR * (self.high - self.low), steps)
         for column in np.flatnonzero(self.free):
             for side in (-1.0, 1.0):
+                moved = values.copy()
+                moved[column] += side * reach[column]
                 beside = values.copy()
-                beside[column] += side * reach[column]
-                beside = self.settle(beside)
+                beside[column] = self.settle(moved)[column]
+                beside = self.clamp(beside)
                 if not np.array_equal(beside, values):
                     yield self.names[column], beside

@@ -16,6 +16,7 @@ from passivx.errors import ConfigError, Problem
 __all__ = ["WalkForward", "Window", "efficiency", "read_walk_forward"]
 
 _UNIT_MS: Final = {"": 86_400_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000}
+_MOST_WINDOWS: Final = 10_000
 _EXAMPLE: Final = "such as 30/10/10 (days) or 12h/4h/4h"
 
 
@@ -51,6 +52,10 @@ class WalkForward:
         """
         start, end = int(ts_ms[0]), int(ts_ms[-1])
         length = self.in_sample_ms + self.out_of_sample_ms
+        n = (end + 1 - start - length) // self.step_ms + 1
+        if n > _MOST_WINDOWS:
+            wanted = f"must make at most {_MOST_WINDOWS:,} windows of these ticks, makes {n:,}"
+            raise ConfigError([Problem("walk_forward", self.text, wanted, "take longer steps")])
         windows: list[Window] = []
         for begin in range(start, end - length + 2, self.step_ms):
             moments = (begin, begin + self.in_sample_ms, begin + length)
@@ -68,7 +73,7 @@ def read_walk_forward(text: str) -> tuple[WalkForward | None, list[Problem]]:
     """Read IS/OOS/STEP, in days or with a unit; return what is wrong with it beside."""
     lengths = []
     for part in text.split("/"):
-        match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([dhm]?)\s*", part)
+        match = re.fullmatch(r"\s*([0-9]{0,9}\.?[0-9]{1,9})\s*([dhm]?)\s*", part)
         if match is None:
             return None, [Problem("walk_forward", text, "must be IS/OOS/STEP", _EXAMPLE)]
         lengths.append(round(float(match[1]) * _UNIT_MS[match[2]]))
@@ -93,4 +98,4 @@ def efficiency(
         )
         for figures in (in_sample, out_of_sample)
     ]
-    return both[1] / both[0] if both[0] > 0.0 and math.isfinite(both[0]) else None
+    return both[1] / both[0] if both[0] > 0.0 and all(map(math.isfinite, both)) else None
