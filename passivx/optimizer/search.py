@@ -190,8 +190,11 @@ class Search:
         is mostly so. Then it will have been asked for; else idle time is lost, and nothing more.
         """
         idle = self._evaluator.idle
+        if idle is None:
+            return
         guess: Sampler | None = None
-        for _ in range(idle):
+        # Once more than that for those who will be idle next: they must not wait for a guess.
+        for _ in range(idle + 1):
             if not self._ahead:
                 guess = guess or copy.copy(self._sampler)
                 guess.tell(self._results(proposals))

@@ -38,6 +38,7 @@ class Space:
 
     def __init__(self, ranges: Mapping[str, Range], *, ordered: bool) -> None:
         self.names = tuple(sorted(ranges))
+        self._quoted = [json.dumps(name) for name in self.names]
         self.ranges = {name: ranges[name] for name in self.names}
         self.low = np.array([each.low for each in self.ranges.values()])
         self.high = np.array([each.high for each in self.ranges.values()])
@@ -82,8 +83,10 @@ class Space:
 
     def key(self, values: Values) -> str:
         """Return what identifies one point: the SHA-256 of its values by sorted name, as JSON."""
-        # The standard library's: how it writes a float does not change with a version.
-        return hashlib.sha256(json.dumps(self.as_dict(values)).encode()).hexdigest()
+        # What json.dumps writes: other writers write some floats otherwise, one by version.
+        pairs = zip(self._quoted, values.tolist(), strict=True)
+        text = "{" + ", ".join([f"{name}: {value!r}" for name, value in pairs]) + "}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def neighbours(self, values: Values) -> Iterator[tuple[str, Values]]:
         """Yield the points beside one, a fiftieth of a range or a step away, by parameter."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, starmap
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -36,7 +37,7 @@ KILLED: Final = "killed"
 # So many deaths for each worker without a result between them, and it is not the candidates.
 _MOST_KILLED: Final = 3
 
-# Jobs travel in parcels of about this much work: a message costs some 50 µs of the one process that
+# Jobs travel in parcels of about this much work: a message costs some 0.1 ms of the process that
 # everything passes through.
 _PARCEL_S: Final = 0.010
 _MOST_JOBS: Final = 16
@@ -73,10 +74,14 @@ class Work:
 
 
 class Evaluator(Protocol):
-    """Runs jobs, in whatever order suits it. ``idle`` says how many it could begin at once."""
+    """Runs jobs, in whatever order suits it.
+
+    ``idle`` is how many more it could begin at once; None while jobs wait for their turn, and where
+    there is nothing to gain from working ahead.
+    """
 
     @property
-    def idle(self) -> int: ...
+    def idle(self) -> int | None: ...
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -88,23 +93,51 @@ class Evaluator(Protocol):
         """Stop at once, and return what was done by then."""
 
 
+_Where = tuple[int, int, bool]  # rows and whether limited
+_Group = tuple[_Where, Values]  # jobs of one place, shape (n, p)
+
+
+def _grouped(jobs: Sequence[Job]) -> list[_Group]:
+    return [
+        (where, np.array([job.values for job in group]))
+        for where, group in groupby(jobs, lambda job: (job.first, job.end, job.limited))
+    ]
+
+
 class _Bench:
     """Runs jobs; what it takes to run those of one window is kept ready."""
 
     def __init__(self, work: Work, ticks: Ticks) -> None:
         self._work = work
         self._ticks = ticks
-        self._where: tuple[int, int, bool] | None = None
+        self._where: _Where | None = None
 
-    def run(self, jobs: Sequence[Job], progress: Callable[[], object] | None = None) -> list[Trial]:
+    def run(
+        self, groups: Sequence[_Group], progress: Callable[[], object] | None = None
+    ) -> list[Trial]:
         trials: list[Trial] = []
-        for where, group in groupby(jobs, lambda job: (job.first, job.end, job.limited)):
+        for where, values in groups:
             if where != self._where:
                 first, end, limited = where
                 self._trials = self._work.trials(self._ticks[first:end], limited)
                 self._where = where
-            trials += self._trials.run(np.array([job.values for job in group]), progress)
+            trials += self._trials.run(values, progress)
         return trials
+
+
+class _Pace:
+    """How many jobs make a parcel, by how long the last ones took."""
+
+    def __init__(self) -> None:
+        self._job_s = _PARCEL_S
+
+    @property
+    def n_jobs(self) -> int:
+        return max(1, min(_MOST_JOBS, int(_PARCEL_S / self._job_s)))
+
+    def note(self, spent_s: float, n_jobs: int) -> None:
+        if n_jobs:
+            self._job_s += 0.2 * (spent_s / n_jobs - self._job_s)
 
 
 class Local:
@@ -113,22 +146,23 @@ class Local:
     def __init__(self, work: Work, ticks: Ticks) -> None:
         self._bench = _Bench(work, ticks)
         self._jobs: deque[Job] = deque()
+        self._pace = _Pace()
 
     @property
-    def idle(self) -> int:
-        """Never any: it only runs while it is waited for."""
-        return 0
+    def idle(self) -> None:
+        """None: it only runs while it is waited for."""
 
     def submit(self, job: Job) -> None:
         """Take a job."""
         self._jobs.append(job)
 
     def results(self) -> list[tuple[Job, Trial]]:
-        """Run the next job."""
-        if not self._jobs:
-            return []
-        job = self._jobs.popleft()
-        return list(zip([job], self._bench.run([job]), strict=True))
+        """Run the next few jobs."""
+        jobs = [self._jobs.popleft() for _ in range(min(self._pace.n_jobs, len(self._jobs)))]
+        began = time.perf_counter()
+        trials = self._bench.run(_grouped(jobs))
+        self._pace.note(time.perf_counter() - began, len(jobs))
+        return list(zip(jobs, trials, strict=True))
 
     def close(self) -> list[tuple[Job, Trial]]:
         """Stop."""
@@ -158,7 +192,7 @@ class Pool:
         self._queue: deque[Job] = deque()
         self._suspects: deque[Job] = deque()
         self._done: list[tuple[Job, Trial]] = []
-        self._job_s = _PARCEL_S
+        self._pace = _Pace()
         self._killed_in_a_row = 0
         self._workers: list[_Worker] = []
         try:
@@ -176,10 +210,11 @@ class Pool:
         return [worker.process.pid or 0 for worker in self._workers]
 
     @property
-    def idle(self) -> int:
-        """How many workers have nothing to do."""
-        idle = sum(not worker.parcels for worker in self._workers)
-        return max(0, idle - len(self._queue) - len(self._suspects))
+    def idle(self) -> int | None:
+        """How many workers have nothing to do, when every job is given out."""
+        if self._queue or self._suspects:
+            return None
+        return sum(not worker.parcels for worker in self._workers)
 
     def submit(self, job: Job) -> None:
         """Take a job."""
@@ -202,7 +237,7 @@ class Pool:
             # A message that an interrupt cut in two is lost: its candidates run again.
             with contextlib.suppress(Exception):
                 while worker.pipe.poll():
-                    self._take(worker, worker.pipe.recv())
+                    self._take(worker, _receive(worker.pipe))
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
@@ -228,14 +263,14 @@ class Pool:
                 if len(worker.parcels) == held and (parcel := self._next_parcel(held)):
                     worker.parcels.append(parcel)
                     with contextlib.suppress(OSError):  # dead: its sentinel will say so
-                        worker.pipe.send(parcel.jobs)
+                        _send(worker.pipe, _grouped(parcel.jobs))
 
     def _next_parcel(self, held: int) -> _Parcel | None:
         if self._suspects and not held:
             return _Parcel([self._suspects.popleft()], alone=True)
-        # No worker takes more than its share of what is left.
-        share = -(-len(self._queue) // len(self._workers))
-        size = min(share, max(1, min(_MOST_JOBS, int(_PARCEL_S / self._job_s))))
+        # Never more than half of a worker's share of what is left: the last ones go singly.
+        share = -(-len(self._queue) // (2 * len(self._workers)))
+        size = min(share, self._pace.n_jobs)
         return _Parcel([self._queue.popleft() for _ in range(size)]) if size else None
 
     def _listen(self) -> None:
@@ -246,12 +281,13 @@ class Pool:
         for handle in wait(list(by_handle)):
             worker = by_handle[handle]
             try:
-                while worker.pipe.poll():
-                    self._take(worker, worker.pipe.recv())
-                ended = handle == worker.process.sentinel
+                if handle is worker.pipe:
+                    self._take(worker, _receive(worker.pipe))
+                else:
+                    dead[id(worker)] = worker
+                    while worker.pipe.poll():  # what it sent before it ended
+                        self._take(worker, _receive(worker.pipe))
             except (EOFError, OSError):
-                ended = True
-            if ended:
                 dead[id(worker)] = worker
         for worker in dead.values():
             self._replace(worker)
@@ -262,8 +298,8 @@ class Pool:
         worker.began = True
         spent_s, trials = message
         if trials:
-            self._done += zip(worker.parcels.popleft().jobs, trials, strict=True)
-            self._job_s += 0.2 * (spent_s / len(trials) - self._job_s)
+            self._done += zip(worker.parcels.popleft().jobs, starmap(Trial, trials), strict=True)
+            self._pace.note(spent_s, len(trials))
             self._killed_in_a_row = 0
 
     def _replace(self, worker: _Worker) -> None:
@@ -306,6 +342,15 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+# Plain pickling: what a pipe itself does takes twice as long, for things that are not sent here.
+def _send(pipe: Connection, message: Any) -> None:
+    pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+
+
+def _receive(pipe: Connection) -> Any:
+    return pickle.loads(pipe.recv_bytes())
+
+
 def _serve(pipe: Connection, work: Work, folder: Path) -> None:
     """Run parcels of jobs until the pipe closes: the whole life of a worker process."""
     # Ctrl-C reaches every process of a terminal: when to stop is the parent's to say.
@@ -318,16 +363,16 @@ def _serve(pipe: Connection, work: Work, folder: Path) -> None:
 
     try:
         bench = _Bench(work, open_columns(folder))
-        pipe.send((0.0, []))
+        _send(pipe, (0.0, []))
         while True:
-            jobs: list[Job] = pipe.recv()
+            groups: list[_Group] = _receive(pipe)
             began = time.perf_counter()
-            trials = bench.run(jobs, look_up)
-            pipe.send((time.perf_counter() - began, trials))
+            trials = [(trial.outcome, trial.figures) for trial in bench.run(groups, look_up)]
+            _send(pipe, (time.perf_counter() - began, trials))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except MemoryError:
         os._exit(1)  # as if the system had killed it
     except BaseException as e:
         with contextlib.suppress(OSError):
-            pipe.send(e)
+            _send(pipe, e)

@@ -25,6 +25,7 @@ import pytest
 
 from passivx import load_config
 from passivx.cli import optimize_view
+from passivx.optimizer import workers
 from tests.cli.conftest import Done
 from tests.optimizer.test_session import LIMITS, MARKET, SETTINGS, TICKS, WALK, contents, save_ticks
 from tests.optimizer.test_workers import gone
@@ -37,7 +38,7 @@ STOP_S: Final = 2.0
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ticks, market and settings as files; the session of these settings lasts over half a second."""
+    """Ticks, market and settings as files; a session of these lasts over half a second."""
     place = tmp_path_factory.mktemp("optimize")
     save_ticks(TICKS, place / "ticks.npy")
     (place / "market.json").write_text(json.dumps(asdict(MARKET)))
@@ -150,6 +151,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(
     optimize: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(optimize_view, "_LINE_S", 0.0)
+    monkeypatch.setattr(workers, "_PARCEL_S", 1e-12)  # one candidate at a time
     done = optimize("--walk-forward", WALK, n_jackrabbit_iterations=32)
     said = done.err.splitlines()
     assert f"{NAME} · BTCUSDT · 8,000 ticks · exact · jackrabbit · 1 job" in said

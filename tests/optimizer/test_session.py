@@ -24,6 +24,7 @@ from passivx.backtesting import BacktestResult
 from passivx.data.columns import mapped
 from passivx.data.synthetic import BTCUSDT, MarketProfile, synthetic_trades
 from passivx.errors import ConfigError, PassivxError
+from passivx.optimizer import workers
 from passivx.optimizer.search import Progress
 from passivx.optimizer.session import OptimizeResult
 from passivx.optimizer.settings import Settings, load_settings
@@ -214,6 +215,13 @@ INTERRUPTED: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One job gives back one candidate at a time, however quick: a look for each of them."""
+    monkeypatch.setattr(workers, "_PARCEL_S", 1e-12)
+
+
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("name", INTERRUPTED)
 def test_a_session_ended_at_any_look_is_resumed_as_if_nothing_had_happened(
     tmp_path: Path, name: str
@@ -282,6 +290,7 @@ def test_without_resume_a_folder_that_holds_a_session_is_refused(tmp_path: Path)
     assert contents(tmp_path) == before
 
 
+@pytest.mark.usefixtures("one_at_a_time")
 @pytest.mark.parametrize("name", ["results.jsonl", ".ahead.jsonl"])
 def test_a_torn_line_is_said_and_run_again(tmp_path: Path, name: str) -> None:
     settings = settings_of()
