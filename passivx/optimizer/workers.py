@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import time
 from collections import deque
@@ -237,7 +236,7 @@ class Pool:
             # A message that an interrupt cut in two is lost: its candidates run again.
             with contextlib.suppress(Exception):
                 while worker.pipe.poll():
-                    self._take(worker, _receive(worker.pipe))
+                    self._take(worker, worker.pipe.recv())
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
@@ -263,7 +262,7 @@ class Pool:
                 if len(worker.parcels) == held and (parcel := self._next_parcel(held)):
                     worker.parcels.append(parcel)
                     with contextlib.suppress(OSError):  # dead: its sentinel will say so
-                        _send(worker.pipe, _grouped(parcel.jobs))
+                        worker.pipe.send(_grouped(parcel.jobs))
 
     def _next_parcel(self, held: int) -> _Parcel | None:
         if self._suspects and not held:
@@ -282,11 +281,11 @@ class Pool:
             worker = by_handle[handle]
             try:
                 if handle is worker.pipe:
-                    self._take(worker, _receive(worker.pipe))
+                    self._take(worker, worker.pipe.recv())
                 else:
                     dead[id(worker)] = worker
                     while worker.pipe.poll():  # what it sent before it ended
-                        self._take(worker, _receive(worker.pipe))
+                        self._take(worker, worker.pipe.recv())
             except (EOFError, OSError):
                 dead[id(worker)] = worker
         for worker in dead.values():
@@ -342,15 +341,6 @@ def _no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-# Plain pickling: what a pipe itself does takes twice as long, for things that are not sent here.
-def _send(pipe: Connection, message: Any) -> None:
-    pipe.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-
-
-def _receive(pipe: Connection) -> Any:
-    return pickle.loads(pipe.recv_bytes())
-
-
 def _serve(pipe: Connection, work: Work, folder: Path) -> None:
     """Run parcels of jobs until the pipe closes: the whole life of a worker process."""
     # Ctrl-C reaches every process of a terminal: when to stop is the parent's to say.
@@ -363,16 +353,16 @@ def _serve(pipe: Connection, work: Work, folder: Path) -> None:
 
     try:
         bench = _Bench(work, open_columns(folder))
-        _send(pipe, (0.0, []))
+        pipe.send((0.0, []))
         while True:
-            groups: list[_Group] = _receive(pipe)
+            groups: list[_Group] = pipe.recv()
             began = time.perf_counter()
             trials = [(trial.outcome, trial.figures) for trial in bench.run(groups, look_up)]
-            _send(pipe, (time.perf_counter() - began, trials))
+            pipe.send((time.perf_counter() - began, trials))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except MemoryError:
         os._exit(1)  # as if the system had killed it
     except BaseException as e:
         with contextlib.suppress(OSError):
-            _send(pipe, e)
+            pipe.send(e)
