@@ -317,7 +317,7 @@ class _Session:
                 if each.low < each.high and best[name] in (each.low, each.high)
             ]
             if edges:
-                out.append(f"at the end of its range: {', '.join(edges)}; a wider may do better")
+                out.append(f"at the end of its range: {', '.join(edges)}: should it be wider?")
         return out
 
     # --- windows ------------------------------------------------------------------------------
@@ -352,9 +352,10 @@ class _Session:
             values = self._values_of(best)
             job = Job(None, values, window.middle, window.end, limited=False)
             (trial,) = self._evaluate([job])
-            row |= {"key": best["key"], "parameters": self._settings.space.as_dict(values)}
-            inside |= {name: best[name] for name in trial.figures}
             outside |= {"outcome": trial.outcome, **trial.figures}
+            if trial.figures:  # else it took its worker with it, twice
+                row |= {"key": best["key"], "parameters": self._settings.space.as_dict(values)}
+                inside |= {name: best[name] for name in trial.figures}
         return row | {"out_of_sample": outside, "in_sample": inside}
 
     def _span(self, first: int, end: int) -> dict[str, Any]:
