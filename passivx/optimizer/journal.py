@@ -13,13 +13,13 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import orjson
 
 from passivx.errors import DataError, PassivxError
 
-__all__ = ["AHEAD", "RESULTS", "Journal", "Name"]
+__all__ = ["AHEAD", "RESULTS", "Journal", "Name", "Verdict"]
 
 try:
     import fcntl
@@ -30,7 +30,14 @@ RESULTS: Final = "results.jsonl"
 AHEAD: Final = ".ahead.jsonl"
 
 Name = tuple[int, str]  # window, 0 without a walk-forward; key
-Verdict = tuple[str, float | None]  # status; objective, None when rejected
+
+
+class Verdict(NamedTuple):
+    """What a line says of its candidate: objective None when rejected; whether it made money."""
+
+    status: str
+    objective: float | None
+    earns: bool
 
 
 class Journal:
@@ -74,7 +81,7 @@ class Journal:
         return len(self._written)
 
     def verdict(self, name: Name) -> Verdict | None:
-        """Return status and objective of a result; None when it is not known."""
+        """Return what is known of a result; None when it is not known."""
         if name in self._waiting:
             return _verdict_of(self._waiting[name])
         return self._written[name][1] if name in self._written else None
@@ -108,7 +115,7 @@ class Journal:
         """Write a known result whose turn it is; ``k`` is the iteration that proposed it first.
 
         One that an earlier process wrote is not written again: it must be the next in the file.
-        Return whether it came to be in this process, and its status and objective.
+        Return whether it came to be in this process, and its verdict.
         """
         if self._to_come:
             if self._to_come.popleft() != name:
@@ -170,7 +177,7 @@ def _name_of(line: dict[str, Any]) -> Name:
 
 
 def _verdict_of(line: dict[str, Any]) -> Verdict:
-    return line["status"], line["objective"]
+    return Verdict(line["status"], line["objective"], (line.get("gain") or 0.0) > 1.0)
 
 
 def _open(path: Path) -> IO[bytes]:

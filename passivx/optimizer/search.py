@@ -104,11 +104,15 @@ class Search:
         self._at_work: set[Name] = set()  # jobs that are not back
         self._ahead: deque[Proposal] = deque()  # of the next generation, as it would be now
         self._high = -math.inf  # the best score that has come in
+        self._best_rank: tuple[bool, float] | None = None
         self._saved: dict[str, Any] | None = None
         self._saved_s = self._spilled_s = time.perf_counter()
 
     def run(self) -> dict[str, Any] | None:
-        """Run to the end; return the best line that met every criterion, whatever it earned."""
+        """Run to the end; return the best line that met every criterion.
+
+        That is the one with the highest objective of those that made money; of all, if none did.
+        """
         progress = self._progress
         progress.window, progress.best = self._window.number or 1, None
         began = time.perf_counter() - progress.seconds
@@ -207,7 +211,7 @@ class Search:
         """Return what is known of proposals; as if rejected, what is not known yet."""
         verdicts = [self._journal.verdict(self._name(proposal)) for proposal in proposals]
         return [
-            Result(proposal, None if verdict is None else verdict[1])
+            Result(proposal, None if verdict is None else verdict.objective)
             for proposal, verdict in zip(proposals, verdicts, strict=True)
         ]
 
@@ -223,11 +227,15 @@ class Search:
                 return
             self._order.popleft()
             self._written.add(proposal.key)
-            fresh, (status, objective) = self._journal.write(name, proposal.k)
+            fresh, verdict = self._journal.write(name, proposal.k)
             progress.n_run += fresh
             progress.n_known += not fresh
             progress.k, progress.m = proposal.k, proposal.m
-            if objective is None:
-                progress.rejects[status] += 1
-            elif progress.best is None or objective > progress.best["objective"]:
+            if verdict.objective is None:
+                progress.rejects[verdict.status] += 1
+                continue
+            # Whatever the objective: one that made money before one that did not.
+            rank = (verdict.earns, verdict.objective)
+            if self._best_rank is None or rank > self._best_rank:
+                self._best_rank = rank
                 progress.best = self._journal.line(name)

@@ -56,7 +56,7 @@ class OptimizeResult:
         The best result that met every criterion and made money: its line of results.jsonl. Of a
         walk-forward, the last window's.
     highest : dict or None
-        The best result that met every criterion, whether it made money or not.
+        The best result that met every criterion; one that made money before one that did not.
     parameters : tuple of str
         Which of its fields are the parameters searched.
     n_iterations, n_evaluated : int
@@ -451,7 +451,7 @@ class _Session:
 
 
 def _profitable(line: dict[str, Any]) -> bool:
-    return bool(line["gain"] > 1.0)
+    return bool((line["gain"] or 0.0) > 1.0)
 
 
 def _json(value: Any) -> bytes:

@@ -139,8 +139,8 @@ def test_a_name_is_a_window_and_a_key(journal: Journal) -> None:
     journal.put(result("a", 2, objective=None, status="limit:max_loss"))
     journal.write((1, "a"), 0)
     journal.write((2, "a"), 0)
-    assert journal.verdict((1, "a")) == ("done", 1.5)
-    assert journal.verdict((2, "a")) == ("limit:max_loss", None)
+    assert journal.verdict((1, "a"))[:2] == ("done", 1.5)
+    assert journal.verdict((2, "a"))[:2] == ("limit:max_loss", None)
     assert journal.verdict((3, "a")) is None
 
 

@@ -793,3 +793,20 @@ def test_random_moments_of_a_walk_with_two_jobs(shared_ticks: Ticks, tmp_path: P
         interrupt(folder, rng.randint(1, 8), shared_ticks, settings, jobs=2, resume=True)
     optimize(TICKS, settings, folder, resume=True)
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+SEED_OF_A_LOSS: Final = 1  # its first candidate loses
+
+
+def test_a_best_one_made_money_whatever_the_objective(tmp_path: Path) -> None:
+    # Under a day every Sharpe-like ratio is 0: the first candidate is as high as any.
+    settings = settings_of(objective="sharpe", seed=SEED_OF_A_LOSS)
+    result = optimize(FEW, settings, tmp_path)
+    lines = [line for line in lines_of(tmp_path) if line["status"] == "done"]
+    assert {line["objective"] for line in lines} == {0.0}
+    earning = [line for line in lines if line["gain"] > 1.0]
+    assert earning
+    assert earning[0] != lines[0]
+    assert result.best is not None
+    assert result.best["key"] == earning[0]["key"]
+    assert (tmp_path / "live_config.json").exists()
