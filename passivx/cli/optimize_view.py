@@ -185,8 +185,8 @@ def _parameters_table(result: OptimizeResult, session: Settings) -> Table:
     return table
 
 
-def _percent(ratio: float) -> str:
-    return f"{ratio - 1.0:+.2%}"
+def _percent(ratio: float | None) -> str:
+    return "∞" if ratio is None else f"{ratio - 1.0:+.2%}"
 
 
 def _dates(span: dict[str, Any]) -> str:

@@ -136,9 +136,9 @@ class Journal:
 
     def close(self, *, finished: bool) -> None:
         """Close the files; ``finished``: nothing is waiting any more."""
-        self.spill()
-        self.sync()
-        self._files.close()
+        with self._files:
+            self.spill()
+            self.sync()
         if finished:
             self._ahead_path.unlink(missing_ok=True)
 
@@ -165,8 +165,8 @@ class Journal:
                     break
                 try:
                     line = orjson.loads(raw)
-                    _name_of(line), _verdict_of(line)
-                except (orjson.JSONDecodeError, TypeError, KeyError) as e:
+                    hash((_name_of(line), _verdict_of(line)))
+                except (orjson.JSONDecodeError, TypeError, KeyError, AttributeError) as e:
                     raise DataError("is no result of a session", path, number) from e
                 yield at, line
                 at += len(raw)

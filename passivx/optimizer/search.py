@@ -138,9 +138,12 @@ class Search:
         self._spilled_s = time.perf_counter()
 
     def stop(self, done: Iterable[tuple[Job, Trial]]) -> None:
-        """Keep what was done when a run was cut short."""
+        """Keep what was done when a run was cut short, wherever it was.
+
+        Nothing more is written in turn: a line may have been lost on its way to the file, and one
+        after it would take its place.
+        """
         self._keep(done)
-        self._write_in_turn()
         self._save()
 
     def _save(self) -> None:

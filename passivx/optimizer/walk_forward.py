@@ -91,11 +91,12 @@ def efficiency(
     Growth is ln(average_daily_gain), summed over the windows: 1 = as good as it looked, 0 = nothing
     came of it, below 0 = it lost. None when nothing grew in sample, or somebody lost everything.
     """
-    both = [
-        sum(
-            math.log(each["average_daily_gain"]) if each["average_daily_gain"] > 0.0 else -math.inf
-            for each in figures
-        )
-        for figures in (in_sample, out_of_sample)
-    ]
+    both = [sum(map(_growth, figures)) for figures in (in_sample, out_of_sample)]
     return both[1] / both[0] if both[0] > 0.0 and all(map(math.isfinite, both)) else None
+
+
+def _growth(figures: dict[str, Any]) -> float:
+    gain = figures["average_daily_gain"]
+    if gain is None:  # compat's can be infinite, and a file has no infinity
+        return math.inf
+    return math.log(gain) if gain > 0.0 else -math.inf

@@ -15,7 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, starmap
+from itertools import count, groupby, starmap
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -171,6 +172,7 @@ class Local:
 
 @dataclass(eq=False, slots=True)
 class _Parcel:
+    number: int
     jobs: list[Job]
     alone: bool = False  # one that was in a parcel whose worker was killed
 
@@ -192,6 +194,7 @@ class Pool:
         self._suspects: deque[Job] = deque()
         self._done: list[tuple[Job, Trial]] = []
         self._pace = _Pace()
+        self._numbers = count()
         self._killed_in_a_row = 0
         self._workers: list[_Worker] = []
         try:
@@ -233,13 +236,13 @@ class Pool:
     def close(self) -> list[tuple[Job, Trial]]:
         """Kill the workers, and return what they had sent by then."""
         for worker in self._workers:
-            # A message that an interrupt cut in two is lost: its candidates run again.
-            with contextlib.suppress(Exception):
-                while worker.pipe.poll():
-                    self._take(worker, worker.pipe.recv())
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
+            # A message that the end cut in two is lost: its candidates run again.
+            with contextlib.suppress(Exception):
+                while worker.pipe.poll():
+                    self._take(worker, worker.pipe.recv())
             worker.pipe.close()
         self._workers = []
         done, self._done = self._done, []
@@ -262,15 +265,17 @@ class Pool:
                 if len(worker.parcels) == held and (parcel := self._next_parcel(held)):
                     worker.parcels.append(parcel)
                     with contextlib.suppress(OSError):  # dead: its sentinel will say so
-                        worker.pipe.send(_grouped(parcel.jobs))
+                        worker.pipe.send((parcel.number, _grouped(parcel.jobs)))
 
     def _next_parcel(self, held: int) -> _Parcel | None:
         if self._suspects and not held:
-            return _Parcel([self._suspects.popleft()], alone=True)
+            return _Parcel(next(self._numbers), [self._suspects.popleft()], alone=True)
         # Never more than half of a worker's share of what is left: the last ones go singly.
         share = -(-len(self._queue) // (2 * len(self._workers)))
         size = min(share, self._pace.n_jobs)
-        return _Parcel([self._queue.popleft() for _ in range(size)]) if size else None
+        if not size:
+            return None
+        return _Parcel(next(self._numbers), [self._queue.popleft() for _ in range(size)])
 
     def _listen(self) -> None:
         by_handle: dict[Any, _Worker] = {}
@@ -295,9 +300,12 @@ class Pool:
         if isinstance(message, BaseException):
             raise message
         worker.began = True
-        spent_s, trials = message
-        if trials:
-            self._done += zip(worker.parcels.popleft().jobs, starmap(Trial, trials), strict=True)
+        number, spent_s, trials = message
+        # An interrupt may have lost the message before: what this one answers, its number says.
+        parcel = next((each for each in worker.parcels if each.number == number), None)
+        if parcel is not None:
+            worker.parcels.remove(parcel)
+            self._done += zip(parcel.jobs, starmap(Trial, trials), strict=True)
             self._pace.note(spent_s, len(trials))
             self._killed_in_a_row = 0
 
@@ -311,6 +319,7 @@ class Pool:
                 'with several jobs must do so under `if __name__ == "__main__":`, or use jobs=1'
             )
         for at_it, parcel in zip((True, False, False), worker.parcels, strict=False):
+            at_it = at_it and worker.began  # else it had not come to any of them
             if at_it and parcel.alone:
                 self._done.append((parcel.jobs[0], Trial(KILLED, {})))
             elif at_it or parcel.alone:
@@ -334,6 +343,8 @@ def _no_interrupt() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
+    # Started with the first process otherwise, it would let signals through again.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -353,12 +364,12 @@ def _serve(pipe: Connection, work: Work, folder: Path) -> None:
 
     try:
         bench = _Bench(work, open_columns(folder))
-        pipe.send((0.0, []))
+        pipe.send((-1, 0.0, []))
         while True:
-            groups: list[_Group] = pipe.recv()
+            number, groups = pipe.recv()
             began = time.perf_counter()
             trials = [(trial.outcome, trial.figures) for trial in bench.run(groups, look_up)]
-            pipe.send((time.perf_counter() - began, trials))
+            pipe.send((number, time.perf_counter() - began, trials))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except MemoryError:
