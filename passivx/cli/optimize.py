@@ -160,6 +160,7 @@ def _ticks_of(
     if jobs == 1:
         yield load()
         return
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +170,8 @@ def _ticks_of(
             raise PassivxError(f"{e.filename or folder}: cannot be written ({e.strerror})") from e
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()  # only when nothing came of it: an empty one
+            for each in made:
+                each.rmdir()  # only when nothing came of it: an empty one
 
 
 @contextlib.contextmanager

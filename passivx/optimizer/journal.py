@@ -181,13 +181,15 @@ def _verdict_of(line: dict[str, Any]) -> Verdict:
 
 
 def _open(path: Path) -> IO[bytes]:
-    try:
-        # Unbuffered: what was written survives the process.
-        file = path.open("a+b", buffering=0)
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as e:
-        raise PassivxError(f"{path.parent}: another process is at this session") from e
-    except OSError as e:
-        raise PassivxError(f"{path}: cannot be written ({e.strerror})") from e
+    with contextlib.ExitStack() as opened:
+        try:
+            # Unbuffered: what was written survives the process.
+            file = opened.enter_context(path.open("a+b", buffering=0))
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise PassivxError(f"{path.parent}: another process is at this session") from e
+        except OSError as e:
+            raise PassivxError(f"{path}: cannot be written ({e.strerror})") from e
+        opened.pop_all()
     return file

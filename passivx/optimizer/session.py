@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import math
 import shutil
 import tempfile
@@ -190,14 +191,15 @@ class _Session:
     def run(self, jobs: int, resume: bool) -> OptimizeResult:
         folder = self._folder
         check_session_folder(folder, resume=resume)
-        manifest = orjson.loads(_json(self._manifest()))
+        # The standard library's JSON: whatever whole number a settings file holds, it keeps.
+        manifest = json.loads(json.dumps(self._manifest()))
         finished = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check_manifest(folder, manifest)
             self._journal = Journal(folder)
             try:
-                atomic_write(folder / SESSION, _json(manifest))
+                atomic_write(folder / SESSION, json.dumps(manifest, indent=2) + "\n")
                 mapped = columns_folder(self._ticks)
                 for old in folder.resolve().glob(f"{TEMPORARY}*"):
                     if old != mapped:  # of a process that was killed
@@ -265,8 +267,8 @@ class _Session:
             "passivx_version": version("passivx"),
             "settings": settings.file.model_dump(mode="json"),
             "base": dict(settings.base),
-            "starting_candidates": settings.starts,
-            "market": orjson.loads(settings.market.to_json()),
+            "starting_candidates": settings.starts.tolist(),
+            "market": json.loads(settings.market.to_json()),
             "ticks": {
                 "rows": len(ticks),
                 "sha256": replace(ticks, trade_id=None).sha256(),
@@ -467,8 +469,8 @@ def _check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
             raise PassivxError(f"{folder} holds results without {SESSION}: choose another folder")
         return
     try:
-        before = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as e:
+        before = json.loads(path.read_bytes())
+    except ValueError as e:
         raise PassivxError(f"{path}: is no session ({e})") from e
     problems = [
         Problem(name, is_now, f"was {was!r} in the session to be resumed", "start a new session")
