@@ -2,7 +2,10 @@
 
 PassivxError              exit code 1: the request failed, the message says why
 ├── ConfigError           exit code 2: fix the file or the settings; ``problems`` lists all of them
-└── DataError             fix, re-download or leave out the data file; ``path``, ``line`` say where
+├── DataError             fix, re-download or leave out the data file; ``path``, ``line`` say where
+└── VenueError            a venue refused or failed; ``code`` is its own, ``reaction`` what to do
+    ├── UnavailableError  no answer, or not now: try again, not before ``retry_after_s``
+    └── BadReplyError     an answer that cannot be what it should be; never acted upon
 """
 
 from __future__ import annotations
@@ -13,7 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ConfigError", "DataError", "PassivxError", "Problem", "nearest"]
+__all__ = [
+    "BadReplyError",
+    "ConfigError",
+    "DataError",
+    "PassivxError",
+    "Problem",
+    "UnavailableError",
+    "VenueError",
+    "nearest",
+]
 
 
 class PassivxError(Exception):
@@ -82,3 +94,33 @@ class DataError(PassivxError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.path, self.line)
+
+
+class VenueError(PassivxError):
+    """A venue refused a request, or it is not known what became of it.
+
+    ``code`` is the venue's own number, None when there was none; ``reaction`` names what to do
+    (`exchanges.base.Reaction`). The message never holds a key, a signature or a signed query.
+    """
+
+    def __init__(self, message: str, *, code: int | None = None, reaction: str = "halt") -> None:
+        self.code = code
+        self.reaction = reaction
+        super().__init__(message)
+
+
+class UnavailableError(VenueError):
+    """A venue did not answer, or will not now; what was asked for is not known."""
+
+    def __init__(
+        self, message: str, *, code: int | None = None, retry_after_s: float = 0.0
+    ) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(message, code=code, reaction="back_off")
+
+
+class BadReplyError(VenueError):
+    """A venue's message is malformed, or says what cannot be; nothing of it is used."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reaction="look_up")

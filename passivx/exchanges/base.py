@@ -1,0 +1,361 @@
+"""What every venue is to the rest of passivx: values, outcomes, events, and `Exchange` on top.
+
+Prices and quantities are doubles on the venue's grid (the value its decimal text parses to), sides
+are +1 buy and -1 sell, sizes are signed, times are ms UTC by the venue's clock, money is in settle
+currency (quote linear, base coin inverse). Fees and funding are negative when paid.
+"""
+
+from __future__ import annotations
+
+import math
+from asyncio import Future
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any, Protocol
+
+from passivx.errors import BadReplyError
+from passivx.exchanges.stream import StreamState
+from passivx.models import Market, Position
+
+__all__ = [
+    "Account",
+    "Exchange",
+    "Fill",
+    "FillKind",
+    "Link",
+    "MarkPrice",
+    "NewOrder",
+    "Order",
+    "OrderStatus",
+    "Outcome",
+    "Payment",
+    "PublicTrade",
+    "Reaction",
+    "Rules",
+    "Sink",
+    "Verdict",
+    "number",
+    "number_or_none",
+    "text",
+    "whole",
+]
+
+
+class Verdict(StrEnum):
+    """What is known of a request that changes something."""
+
+    OK = "ok"
+    REJECTED = "rejected"  # proven: it did not happen and never will
+    UNKNOWN = "unknown"  # everything else: look it up by client id before anything is sent again
+
+
+class Reaction(StrEnum):
+    """What a caller does about a refusal; one table per venue says which code asks for which."""
+
+    NONE = "none"
+    ALREADY_SO = "already_so"  # the wanted state holds: success
+    LOOK_UP = "look_up"  # outcome unknown: stream, then query by client id
+    GONE = "gone"  # the order is final: reconcile, do not cancel again
+    DROP = "drop"  # invalid under the present rules: never send it unchanged
+    REPRICE = "reprice"  # a newer price is needed
+    REFRESH_RULES = "refresh_rules"  # steps or limits changed
+    REDUCE_ONLY = "reduce_only"  # stop opening
+    BACK_OFF = "back_off"  # send nothing for retry_after_s
+    RESYNC_CLOCK = "resync_clock"
+    RECREATE = "recreate"  # a new listenKey or connection
+    HALT = "halt"  # an operator must look
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one order message.
+
+    ``code`` and ``text`` are the venue's; ``order`` is what it said about the order, if it did.
+    """
+
+    verdict: Verdict
+    reaction: Reaction = Reaction.NONE
+    code: int | None = None
+    text: str = ""
+    retry_after_s: float = 0.0
+    order: Order | None = None
+
+
+class OrderStatus(StrEnum):
+    """Life of an order; the last four are final."""
+
+    NEW = "new"
+    PARTIALLY_FILLED = "partially_filled"
+    FILLED = "filled"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing can happen to it any more."""
+        return self not in (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """An order to send: post-only at ``price``, or at market (``price`` is then ignored)."""
+
+    client_id: str
+    side: int
+    price: float
+    qty: float
+    reduce_only: bool = False
+    at_market: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order as the venue last described it.
+
+    ``filled_qty`` counts, whatever the status: a cancelled order may have fills. ``reason`` is the
+    venue's word for an end that was not asked for. NaN and "" mean that the message did not say.
+    """
+
+    client_id: str
+    order_id: str
+    side: int
+    price: float
+    qty: float
+    filled_qty: float
+    reduce_only: bool
+    status: OrderStatus
+    ts_ms: int
+    reason: str = ""
+
+
+class FillKind(StrEnum):
+    """Whose doing a fill was."""
+
+    TRADE = "trade"
+    LIQUIDATION = "liquidation"
+    ADL = "adl"
+    SETTLEMENT = "settlement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fill:
+    """One execution of this account; ``trade_id`` is unique in the symbol. Dedupe by it."""
+
+    trade_id: str
+    order_id: str
+    client_id: str
+    side: int
+    price: float
+    qty: float
+    fee: float
+    fee_currency: str
+    pnl: float  # NaN when the message does not say (Bybit's stream of old)
+    maker: bool
+    ts_ms: int
+    kind: FillKind = FillKind.TRADE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """One funding settlement of this account; ``amount`` is negative when paid."""
+
+    id: str
+    ts_ms: int
+    amount: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicTrade:
+    """One trade of the public tape."""
+
+    trade_id: str
+    price: float
+    qty: float
+    ts_ms: int
+    buyer_maker: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MarkPrice:
+    """Mark price, the funding rate predicted for ``next_funding_ms``, and when that was."""
+
+    mark_price: float
+    funding_rate: float
+    next_funding_ms: int
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """Wallet, position and modes of the account, one symbol, as of one moment."""
+
+    wallet: float
+    available: float
+    position: Position
+    leverage: float
+    cross_mode: bool
+    one_way: bool
+    can_trade: bool
+    ts_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The venue's rules for the symbol and this account; reload them daily and on a rejection.
+
+    ``market`` has steps, minima, this account's fees and the maintenance tiers. Prices outside
+    ``[mark × band_down, mark × band_up]`` are refused on the aggressive side; infinite or 0 when
+    the venue names no band.
+    """
+
+    market: Market
+    trading: bool
+    min_price: float
+    max_price: float
+    max_qty: float
+    max_market_qty: float
+    max_orders: int
+    band_up: float
+    band_down: float
+    funding_interval_ms: int
+
+
+class Link(StrEnum):
+    """The connections a venue client keeps."""
+
+    BOOK = "book"
+    TRADES = "trades"
+    PRIVATE = "private"
+    ORDERS = "orders"
+
+
+class Sink(Protocol):
+    """Where a client's events go: plain calls from within the socket's callback, never queued.
+
+    Market events may repeat across a reconnect or a rotation, private ones too: dedupe trades and
+    fills by id, order states by (final, filled_qty, ts_ms).
+    """
+
+    def on_trade(
+        self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool
+    ) -> None: ...
+    def on_quote(
+        self, bid: float, bid_qty: float, ask: float, ask_qty: float, ts_ms: int
+    ) -> None: ...
+    def on_mark(self, mark: MarkPrice) -> None: ...
+    def on_order(self, order: Order) -> None: ...
+    def on_fill(self, fill: Fill) -> None: ...
+    def on_payment(self, payment: Payment) -> None: ...
+    def on_wallet(self, wallet: float, ts_ms: int) -> None: ...
+    def on_position(self, position: Position, ts_ms: int) -> None: ...
+    def on_link(self, link: Link, state: StreamState, reason: str) -> None:
+        """Take note of a connection's state; after a loss nothing in between is repeated."""
+        ...
+
+    def on_gap(self, link: Link, reason: str) -> None:
+        """Take note that events may be missing: reconcile over REST."""
+        ...
+
+
+class Exchange(Protocol):
+    """One venue, one symbol, one account.
+
+    Reads are retried; when they fail they raise `VenueError`, and never return "nothing" for
+    "not known". Order messages are sent exactly once, at once, in the order given, and their
+    futures always resolve to an `Outcome`.
+    """
+
+    name: str
+    symbol: str
+
+    async def rules(self) -> Rules: ...
+    async def account(self) -> Account: ...
+    async def prepare(self, *, leverage: int, cross_mode: bool) -> None:
+        """Set one-way mode, margin mode and leverage; raise `VenueError` unless they hold."""
+        ...
+
+    async def mark(self) -> MarkPrice: ...
+    async def open_orders(self) -> list[Order]: ...
+    async def find(self, client_id: str) -> Order | None:
+        """Look an order up; None only when the venue itself says that there is none."""
+        ...
+
+    async def fills(self, since_ms: int) -> list[Fill]: ...
+    async def payments(self, since_ms: int) -> list[Payment]: ...
+    async def recent_trades(self, limit: int) -> list[PublicTrade]: ...
+    def place(self, orders: Sequence[NewOrder]) -> list[Future[Outcome]]: ...
+    def cancel(self, orders: Sequence[Order]) -> list[Future[Outcome]]: ...
+    async def cancel_all(self) -> Outcome: ...
+    async def dead_man(self, timeout_s: float) -> bool:
+        """Have the venue cancel all orders of the symbol unless called again in time.
+
+        0 switches it off. False when the venue offers none to this account.
+        """
+        ...
+
+    async def listen(self, sink: Sink) -> None:
+        """Connect every link and return once all are live; events flow until `close`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+# --- reading what venues send ---------------------------------------------------------------------
+
+
+def number(row: Mapping[str, Any], key: str) -> float:
+    """Return a finite number that came as decimal text or JSON number.
+
+    Raises
+    ------
+    BadReplyError
+        If it is missing, empty, not a plain number or not finite. No default is ever made up.
+    """
+    value = row.get(key)
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            # Decimal refuses "0x1p3" and " 1", takes "1_0": which no venue has ever sent.
+            read = float(Decimal(value)) if isinstance(value, str) else float(value)
+            if math.isfinite(read) and "_" not in str(value):
+                return read
+        except (InvalidOperation, OverflowError, ValueError):
+            pass
+    raise BadReplyError(f"{key}: must be a finite number, was {value!r:.80}")
+
+
+def number_or_none(row: Mapping[str, Any], key: str) -> float | None:
+    """Return None where the venue says "none" by leaving the value out or empty."""
+    return None if row.get(key) in (None, "") else number(row, key)
+
+
+def whole(row: Mapping[str, Any], key: str) -> int:
+    """Return a whole number >= 0 that came as a JSON number or as text.
+
+    Raises
+    ------
+    BadReplyError
+        If it is anything else.
+    """
+    value = row.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    raise BadReplyError(f"{key}: must be a whole number, was {value!r:.80}")
+
+
+def text(row: Mapping[str, Any], key: str) -> str:
+    """Return a text (an id may also come as a number).
+
+    Raises
+    ------
+    BadReplyError
+        If it is missing or anything else.
+    """
+    value = row.get(key)
+    if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise BadReplyError(f"{key}: must be a text, was {value!r:.80}")
