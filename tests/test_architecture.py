@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[1] / "passivx"
 LAYERS = [
     {"_core", "errors"},
     {"files", "documents", "breaks"},
-    {"models"},
+    {"models", "clock"},
     {"config"},
     {"candidates", "workspace", "planner", "venue"},
+    {"exchanges"},
     {"data"},
     {"report"},
     {"backtesting"},
