@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from passivx.errors import BadReplyError
-from passivx.exchanges.stream import StreamState
 from passivx.models import Market, Position
+
+if TYPE_CHECKING:
+    from passivx.exchanges.stream import StreamState
 
 __all__ = [
     "Account",
@@ -115,8 +117,9 @@ class NewOrder:
 class Order:
     """An order as the venue last described it.
 
-    ``filled_qty`` counts, whatever the status: a cancelled order may have fills. ``reason`` is the
-    venue's word for an end that was not asked for. NaN and "" mean that the message did not say.
+    ``filled_qty`` counts, whatever the status: a cancelled order may have fills. ``reason`` says
+    why it ended when nobody asked for that: post_only, reduce_only, liquidation, adl, self_trade,
+    else the venue's own word.
     """
 
     client_id: str

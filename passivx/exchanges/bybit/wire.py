@@ -1,0 +1,428 @@
+"""Bybit's messages to values and back: rows of REST answers and of socket topics.
+
+Whatever cannot be read as what it should be raises `BadReplyError`; nothing is made up. Field names
+are those of the V5 docs. Sides: Buy and Sell; quantities are contracts of 1 USD on inverse markets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from passivx.errors import BadReplyError, ConfigError
+from passivx.exchanges.base import (
+    Fill,
+    FillKind,
+    MarkPrice,
+    Order,
+    OrderStatus,
+    Payment,
+    PublicTrade,
+    Rules,
+    number,
+    number_or_none,
+    text,
+    whole,
+)
+from passivx.models import Market, Position, Tier
+
+__all__ = [
+    "MAX_ORDERS",
+    "Quote",
+    "Ticker",
+    "decode",
+    "fill_of",
+    "mark_of",
+    "order_of",
+    "payment_of",
+    "position_of",
+    "public_trade_of",
+    "quote_of",
+    "rows_of",
+    "rules_of",
+    "stream_trades",
+    "tiers_of",
+    "wallet_of",
+]
+
+# Active orders of an account in one symbol; the docs name no filter, only error 110020.
+MAX_ORDERS: Final = 500
+
+_STATUS: Final = {
+    "New": OrderStatus.NEW,
+    "Untriggered": OrderStatus.NEW,
+    "Triggered": OrderStatus.NEW,
+    "PartiallyFilled": OrderStatus.PARTIALLY_FILLED,
+    "Filled": OrderStatus.FILLED,
+    "Cancelled": OrderStatus.CANCELED,
+    "PartiallyFilledCanceled": OrderStatus.CANCELED,
+    "Deactivated": OrderStatus.CANCELED,
+    "Rejected": OrderStatus.REJECTED,
+}
+_KIND: Final = {
+    "Trade": FillKind.TRADE,
+    "BustTrade": FillKind.LIQUIDATION,
+    "AdlTrade": FillKind.ADL,
+    "Settle": FillKind.SETTLEMENT,
+    "Delivery": FillKind.SETTLEMENT,
+    "BlockTrade": FillKind.TRADE,
+    "MovePosition": FillKind.SETTLEMENT,
+    "FutureSpread": FillKind.TRADE,
+    "CorporateAction": FillKind.SETTLEMENT,
+}
+# The venue's words for ends that a bot reacts to, in this project's.
+_REASONS: Final = {
+    "EC_PostOnlyWillTakeLiquidity": "post_only",
+    "EC_BySelfMatch": "self_trade",
+    "CancelByReduceOnly": "reduce_only",
+    "CancelByPrepareLiq": "liquidation",
+    "CancelAllBeforeLiq": "liquidation",
+    "CancelByPrepareAdl": "adl",
+    "CancelAllBeforeAdl": "adl",
+    "CancelBySmp": "self_trade",
+}
+_NO_REASON: Final = ("", "EC_NoError", "UNKNOWN", "CancelByUser")
+
+
+def decode(payload: bytes | memoryview) -> dict[str, Any]:
+    """Parse a message, which is always one object.
+
+    Raises
+    ------
+    BadReplyError
+        If it is not; its content is not quoted.
+    """
+    try:
+        message = orjson.loads(payload)
+    except ValueError:
+        raise BadReplyError("a message is not JSON") from None
+    if not isinstance(message, dict):
+        raise BadReplyError("a message is not a JSON object")
+    return message
+
+
+def rows_of(result: Any, key: str = "list") -> list[dict[str, Any]]:
+    """Return the list of objects that an answer or a topic holds."""
+    rows = result.get(key) if isinstance(result, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadReplyError(f"{key}: must be a list of objects")
+    return rows
+
+
+def _side(row: Mapping[str, Any], key: str = "side") -> int:
+    side = row.get(key)
+    if side == "Buy":
+        return 1
+    if side == "Sell":
+        return -1
+    raise BadReplyError(f"{key}: must be Buy or Sell, was {side!r:.40}")
+
+
+def _flag(row: Mapping[str, Any], key: str) -> bool:
+    value = row.get(key)
+    if isinstance(value, bool):
+        return value
+    raise BadReplyError(f"{key}: must be true or false, was {value!r:.40}")
+
+
+def _at_least(row: Mapping[str, Any], key: str, least: float = 0.0) -> float:
+    value = number(row, key)
+    if value < least:
+        raise BadReplyError(f"{key}: must be at least {least:g}, was {value!r}")
+    return value
+
+
+def _above_zero(row: Mapping[str, Any], key: str) -> float:
+    value = number(row, key)
+    if not value > 0.0:
+        raise BadReplyError(f"{key}: must be > 0, was {value!r}")
+    return value
+
+
+# --- the account's orders, fills and position -----------------------------------------------------
+
+
+def order_of(row: Mapping[str, Any]) -> Order:
+    """Read an order, of a REST answer or of the topic ``order``."""
+    status = _STATUS.get(word := text(row, "orderStatus"))
+    if status is None:
+        raise BadReplyError(f"orderStatus: is not known, was {word!r:.40}")
+    filled = _at_least(row, "cumExecQty")
+    if status is OrderStatus.REJECTED and filled > 0.0:
+        # The rest was refused after a part had filled; the fills count.
+        status = OrderStatus.CANCELED
+    reasons = (str(row.get("rejectReason", "")), str(row.get("cancelType", "")))
+    reason = next((r for r in reasons if r not in _NO_REASON), "")
+    # A market order shows its protective limit here, or nothing.
+    price = number_or_none(row, "price")
+    return Order(
+        client_id=text(row, "orderLinkId"),
+        order_id=text(row, "orderId"),
+        side=_side(row),
+        price=0.0 if price is None else price,
+        qty=_at_least(row, "qty"),
+        filled_qty=filled,
+        reduce_only=_flag(row, "reduceOnly"),
+        status=status,
+        ts_ms=whole(row, "updatedTime"),
+        reason=_REASONS.get(reason, reason) if status.final else "",
+    )
+
+
+def fill_of(row: Mapping[str, Any]) -> Fill | None:
+    """Read an execution; None for a row that is a funding settlement (`payment_of`)."""
+    word = text(row, "execType")
+    if word == "Funding":
+        return None
+    kind = _KIND.get(word)
+    if kind is None:
+        raise BadReplyError(f"execType: is not known, was {word!r:.40}")
+    pnl = number_or_none(row, "execPnl")
+    return Fill(
+        trade_id=text(row, "execId"),
+        order_id=text(row, "orderId"),
+        client_id=text(row, "orderLinkId"),
+        side=_side(row),
+        price=_above_zero(row, "execPrice"),
+        qty=_above_zero(row, "execQty"),
+        fee=0.0 - number(row, "execFee"),
+        fee_currency=text(row, "feeCurrency") if row.get("feeCurrency") else "",
+        pnl=math.nan if pnl is None else pnl,
+        maker=_flag(row, "isMaker"),
+        ts_ms=whole(row, "execTime"),
+        kind=kind,
+    )
+
+
+def payment_of(row: Mapping[str, Any]) -> Payment | None:
+    """Read a funding settlement among executions; None for a fill. execFee > 0 was paid."""
+    if text(row, "execType") != "Funding":
+        return None
+    return Payment(
+        id=text(row, "execId"), ts_ms=whole(row, "execTime"), amount=0.0 - number(row, "execFee")
+    )
+
+
+def position_of(row: Mapping[str, Any]) -> Position:
+    """Read a position, of REST (avgPrice) or of the topic (entryPrice).
+
+    Raises
+    ------
+    BadReplyError
+        Also for a hedge-mode row: one-way positions have positionIdx 0.
+    """
+    if row.get("positionIdx") != 0:
+        raise BadReplyError(f"positionIdx: must be 0 (one-way mode), was {row.get('positionIdx')}")
+    size = _at_least(row, "size")
+    if size == 0.0:
+        return Position()
+    entry = _above_zero(row, "avgPrice" if "avgPrice" in row else "entryPrice")
+    liq_price = number_or_none(row, "liqPrice")
+    return Position(
+        size=_side(row) * size,
+        entry_price=entry,
+        liq_price=0.0 if liq_price is None else max(0.0, liq_price),
+    )
+
+
+def wallet_of(row: Mapping[str, Any], coin: str) -> Mapping[str, Any] | None:
+    """Return the row of ``coin`` in an account's wallet; None when it lists no such coin."""
+    return next((c for c in rows_of(row, "coin") if c.get("coin") == coin), None)
+
+
+# --- the market -----------------------------------------------------------------------------------
+
+
+def public_trade_of(row: Mapping[str, Any]) -> PublicTrade:
+    """Read a row of ``/v5/market/recent-trade``; ``side`` is the taker's."""
+    return PublicTrade(
+        trade_id=text(row, "execId"),
+        price=_above_zero(row, "price"),
+        qty=_above_zero(row, "size"),
+        ts_ms=whole(row, "time"),
+        buyer_maker=_side(row) < 0,
+    )
+
+
+def stream_trades(message: Mapping[str, Any]) -> Iterator[PublicTrade]:
+    """Read the rows of a ``publicTrade`` message, the slow and clear way."""
+    for row in rows_of(message, "data"):
+        yield PublicTrade(
+            trade_id=text(row, "i"),
+            price=_above_zero(row, "p"),
+            qty=_above_zero(row, "v"),
+            ts_ms=whole(row, "T"),
+            buyer_maker=_side(row, "S") < 0,
+        )
+
+
+class Quote:
+    """Best prices as ``orderbook.1`` keeps them: snapshots, and deltas where they come."""
+
+    __slots__ = ("ask", "ask_qty", "bid", "bid_qty", "ts_ms")
+
+    def __init__(self, bid: float, bid_qty: float, ask: float, ask_qty: float, ts_ms: int) -> None:
+        self.bid, self.bid_qty, self.ask, self.ask_qty = bid, bid_qty, ask, ask_qty
+        self.ts_ms = ts_ms
+
+
+def quote_of(message: Mapping[str, Any]) -> Quote:
+    """Read an ``orderbook.1`` message, the slow and clear way.
+
+    Raises
+    ------
+    BadReplyError
+        Also for a book without a side, or crossed: no price can be taken from it.
+    """
+    data = message.get("data")
+    if not isinstance(data, dict):
+        raise BadReplyError("data: must be an object")
+    bid, bid_qty = _level(data, "b")
+    ask, ask_qty = _level(data, "a")
+    if bid >= ask:
+        raise BadReplyError(f"the book is crossed: bid {bid!r}, ask {ask!r}")
+    ts_ms = whole(message, "cts" if "cts" in message else "ts")
+    return Quote(bid, bid_qty, ask, ask_qty, ts_ms)
+
+
+def _level(data: Mapping[str, Any], key: str) -> tuple[float, float]:
+    levels = data.get(key)
+    if not (isinstance(levels, list) and levels and isinstance(levels[0], list)):
+        raise BadReplyError(f"{key}: must be a list of [price, quantity]")
+    if len(levels[0]) != 2:
+        raise BadReplyError(f"{key}: must be a list of [price, quantity]")
+    level = {"price": levels[0][0], "qty": levels[0][1]}
+    return _above_zero(level, "price"), _above_zero(level, "qty")
+
+
+class Ticker:
+    """What ``tickers`` last said: a snapshot, then only what changed."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, Any] = {}
+
+    def take(self, message: Mapping[str, Any]) -> MarkPrice | None:
+        """Merge a message; return the mark price and funding once everything has been said.
+
+        Raises
+        ------
+        BadReplyError
+            If a value is not a number; what it held before then counts no more.
+        """
+        data = message.get("data")
+        if not isinstance(data, dict):
+            raise BadReplyError("data: must be an object")
+        if message.get("type") == "snapshot":
+            self._fields = {}
+        elif not self._fields:
+            return None
+        self._fields.update(data)
+        try:
+            return mark_of(self._fields, whole(message, "ts"))
+        except BadReplyError:
+            self._fields = {}
+            raise
+
+
+def mark_of(row: Mapping[str, Any], ts_ms: int) -> MarkPrice:
+    """Read mark price and predicted funding of a ticker, REST or topic."""
+    return MarkPrice(
+        mark_price=_above_zero(row, "markPrice"),
+        funding_rate=number(row, "fundingRate"),
+        next_funding_ms=whole(row, "nextFundingTime"),
+        ts_ms=ts_ms,
+    )
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+def rules_of(
+    instrument: Mapping[str, Any], tiers: Sequence[Tier], fees: Mapping[str, Any]
+) -> Rules:
+    """Put together the rules of a perpetual from its instrument, its tiers and our fees."""
+    contract = text(instrument, "contractType")
+    if contract not in ("InversePerpetual", "LinearPerpetual"):
+        raise BadReplyError(f"contractType: must be a perpetual, was {contract!r:.40}")
+    prices, lots, leverage = (
+        _object(instrument, key) for key in ("priceFilter", "lotSizeFilter", "leverageFilter")
+    )
+    least_cost = number_or_none(lots, "minNotionalValue")
+    risk = instrument.get("riskParameters")
+    ratio = number_or_none(risk, "priceLimitRatioY") if isinstance(risk, dict) else None
+    try:
+        market = Market(
+            price_step=number(prices, "tickSize"),
+            qty_step=number(lots, "qtyStep"),
+            min_qty=number(lots, "minOrderQty"),
+            # The docs give inverse contracts no least notional.
+            min_cost=0.0 if least_cost is None else least_cost,
+            maker_fee=number(fees, "makerFeeRate"),
+            taker_fee=number(fees, "takerFeeRate"),
+            max_leverage=number(leverage, "maxLeverage"),
+            inverse=contract == "InversePerpetual",
+            tiers=tuple(tiers),
+        )
+    except ConfigError as e:
+        raise BadReplyError(f"the venue's rules cannot be used: {e}") from None
+    return Rules(
+        market=market,
+        trading=text(instrument, "status") == "Trading",
+        min_price=_above_zero(prices, "minPrice"),
+        max_price=_above_zero(prices, "maxPrice"),
+        max_qty=_above_zero(lots, "maxOrderQty"),
+        max_market_qty=_above_zero(lots, "maxMktOrderQty"),
+        max_orders=MAX_ORDERS,
+        band_up=math.inf if ratio is None else 1.0 + ratio,
+        band_down=0.0 if ratio is None else 1.0 - ratio,
+        funding_interval_ms=whole(instrument, "fundingInterval") * 60_000,
+    )
+
+
+def _object(row: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = row.get(key)
+    if not isinstance(value, dict):
+        raise BadReplyError(f"{key}: must be an object")
+    return value
+
+
+def tiers_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tier, ...]:
+    """Read risk limits: unsorted rows whose rates have been seen as percent and as fractions.
+
+    Which of the two it is shows in initialMargin × maxLeverage: about 1, or about 100.
+    """
+    if not rows:
+        raise BadReplyError("list: must hold risk limits")
+    tiers = []
+    floor = 0.0
+    for row in sorted(rows, key=lambda row: number(row, "riskLimitValue")):
+        leverage = _at_least(row, "maxLeverage", 1.0)
+        number(row, "maintenanceMargin")
+        initial = _above_zero(row, "initialMargin") * leverage
+        if 0.5 < initial < 2.0:
+            digits = 0
+        elif 50.0 < initial < 200.0:
+            digits = -2
+        else:
+            raise BadReplyError(
+                f"initialMargin: is neither a fraction nor percent of maxLeverage {leverage:g}, "
+                f"was {row.get('initialMargin')!r:.40}"
+            )
+        try:
+            tiers.append(
+                Tier(
+                    floor=floor,
+                    maintenance_rate=float(Decimal(str(row["maintenanceMargin"])).scaleb(digits)),
+                    # "" is what the first tier says; without one the next ones leave no jump.
+                    deduction=number_or_none(row, "mmDeduction"),
+                    max_leverage=leverage,
+                )
+            )
+        except ConfigError as e:
+            raise BadReplyError(f"a risk limit cannot be used: {e}") from None
+        floor = number(row, "riskLimitValue")
+    return tuple(tiers)
