@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from passivx.errors import ConfigError, Problem
-from passivx.exchanges.keys import ApiKey, KeyKind
+from passivx.exchanges.keys import ApiKey
 
 __all__ = ["ENDPOINTS", "Endpoints", "endpoints_of", "load_endpoints"]
 
@@ -55,6 +55,48 @@ class Endpoints:
 
 
 _URL_FIELDS: Final = ("rest", "ws_public", "ws_private", "ws_market", "ws_trade")
+
+
+def _problems(exchange: str, urls: Mapping[str, Any]) -> list[Problem]:
+    problems = []
+    if exchange not in _EXCHANGES:
+        problems.append(Problem("exchange", exchange, "is not known", "binance or bybit"))
+    for name, url in urls.items():
+        if url is not None and (message := _fault(url, "rest" if name == "rest" else "ws")):
+            problems.append(Problem(name, url, *message))
+    return problems
+
+
+def _fault(url: str, kind: str) -> tuple[str, str] | None:
+    """Return what is wrong with an address and what to do, None when it can be used."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return "must be an address in plain ASCII", "remove blanks"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "must be an address", "check host and port"
+    if not host or "@" in parts.netloc:
+        return "must name a host, and no user", f"like {_SECURE[kind]}://host"
+    if "?" in url or "#" in url:
+        return "must not have a query", "leave out what follows the path"
+    if parts.path.endswith("/"):
+        return "must not end in a slash", "leave it out"
+    if parts.scheme == _SECURE[kind] or (parts.scheme == _PLAIN[kind] and _is_loopback(host)):
+        return None
+    return (
+        f"must begin with {_SECURE[kind]}://",
+        f"{_PLAIN[kind]}:// is for this machine (127.0.0.1, localhost) only",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _binance(rest: str, streams: str, trade: str) -> Endpoints:
@@ -163,14 +205,19 @@ def load_endpoints(path: Path) -> tuple[Endpoints, str | None, ApiKey | None]:
     if not problems:
         urls: dict[str, Any] = {name: row.get(name) for name in _URL_FIELDS}
         problems = _problems(row["exchange"], urls)
-    if not problems and ("key" in row) != ("secret" in row):
+    key, secret = row.get("key"), row.get("secret")
+    if not problems and (key is None) != (secret is None):
         problems = [Problem("key, secret", None, "one without the other", "give both or neither")]
     if problems:
         raise ConfigError(problems, path)
     endpoints = Endpoints(exchange=row["exchange"], **urls)
-    if row.get("key") is None or row.get("secret") is None:
+    if key is None or secret is None:
         return endpoints, row.get("symbol"), None
-    return endpoints, row.get("symbol"), ApiKey(row["key"], row["secret"], KeyKind.HMAC)
+    try:
+        return endpoints, row.get("symbol"), ApiKey(key, secret)
+    except ConfigError as e:
+        problems = list(e.problems)
+    raise ConfigError(problems, path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -189,45 +236,3 @@ def _read(path: Path) -> dict[str, Any]:
         problem = Problem("", None, "must be one JSON object", "save what passivx sim prints")
         raise ConfigError([problem], path)
     return row
-
-
-def _problems(exchange: str, urls: Mapping[str, Any]) -> list[Problem]:
-    problems = []
-    if exchange not in _EXCHANGES:
-        problems.append(Problem("exchange", exchange, "is not known", "binance or bybit"))
-    for name, url in urls.items():
-        if url is not None and (message := _fault(url, "rest" if name == "rest" else "ws")):
-            problems.append(Problem(name, url, *message))
-    return problems
-
-
-def _fault(url: str, kind: str) -> tuple[str, str] | None:
-    """Return what is wrong with an address and what to do, None when it can be used."""
-    if not (url.isascii() and url.isprintable()) or " " in url:
-        return "must be an address in plain ASCII", "remove blanks"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "must be an address", "check host and port"
-    if not host or "@" in parts.netloc:
-        return "must name a host, and no user", f"like {_SECURE[kind]}://host"
-    if "?" in url or "#" in url:
-        return "must not have a query", "leave out what follows the path"
-    if parts.path.endswith("/"):
-        return "must not end in a slash", "leave it out"
-    if parts.scheme == _SECURE[kind] or (parts.scheme == _PLAIN[kind] and _is_loopback(host)):
-        return None
-    return (
-        f"must begin with {_SECURE[kind]}://",
-        f"{_PLAIN[kind]}:// is for this machine (127.0.0.1, localhost) only",
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -108,20 +108,20 @@ def load_key(path: Path) -> ApiKey:
 
 
 def _read(path: Path) -> bytes:
-    problem = None
+    # Neither a link nor a pipe that nobody writes to holds this up.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        # Neither a link nor a pipe that nobody writes to holds this up.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         if path.is_symlink():
-            problem = Problem("", None, "is a link", "name the file itself")
-        else:
-            with os.fdopen(os.open(path, flags), "rb") as file:
-                problem = _file_problem(path, os.fstat(file.fileno()))
-                if problem is None:
-                    return file.read(_MAX_BYTES + 1)
+            raise ConfigError([Problem("", None, "is a link", "name the file itself")], path)
+        descriptor = os.open(path, flags)
+        try:
+            if problem := _file_problem(path, os.fstat(descriptor)):
+                raise ConfigError([problem], path)
+            return os.read(descriptor, _MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except OSError as e:
-        problem = Problem("", None, f"cannot be read ({e.strerror})")
-    raise ConfigError([problem], path)
+        raise ConfigError([Problem("", None, f"cannot be read ({e.strerror})")], path) from None
 
 
 def _file_problem(path: Path, status: os.stat_result) -> Problem | None:
@@ -131,7 +131,7 @@ def _file_problem(path: Path, status: os.stat_result) -> Problem | None:
         return None
     if status.st_uid != os.geteuid():
         return Problem("", None, "belongs to another user", f"chown it, and chmod 600 {path}")
-    if status.st_mode & 0o177:
+    if stat.S_IMODE(status.st_mode) & ~0o600:
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
         return Problem("", None, f"has mode {mode}, must be 0600", f"chmod 600 {path}")
     return None
