@@ -13,35 +13,45 @@ from typing import Any, Final
 
 import orjson
 
+from passivx._core.wire import decimal_text
 from passivx.errors import BadReplyError, ConfigError
 from passivx.exchanges.base import (
     Fill,
     FillKind,
     MarkPrice,
+    NewOrder,
     Order,
     OrderStatus,
     Payment,
     PublicTrade,
+    Reaction,
     Rules,
+    Verdict,
     number,
     number_or_none,
     text,
     whole,
 )
-from passivx.models import Market, Position, Tier
+from passivx.exchanges.bybit.errors import react
+from passivx.exchanges.http import Reply, clean
+from passivx.models import Market, Position, Tier, step_parts
 
 __all__ = [
     "MAX_ORDERS",
     "Quote",
+    "Steps",
     "Ticker",
+    "batch_replies",
     "decode",
     "fill_of",
     "mark_of",
+    "order_fields",
     "order_of",
     "payment_of",
     "position_of",
     "public_trade_of",
     "quote_of",
+    "reference",
     "rows_of",
     "rules_of",
     "stream_trades",
@@ -113,6 +123,22 @@ def rows_of(result: Any, key: str = "list") -> list[dict[str, Any]]:
     return rows
 
 
+class Steps:
+    """Prices and quantities of one market as the venue's decimal texts."""
+
+    def __init__(self, market: Market) -> None:
+        self.price = step_parts(market.price_step)
+        self.qty = step_parts(market.qty_step)
+
+    def price_text(self, price: float) -> str:
+        """Return the text of a price; ValueError when it is not on the grid."""
+        return decimal_text(price, self.price)
+
+    def qty_text(self, qty: float) -> str:
+        """Return the text of a quantity; ValueError when it is not on the grid."""
+        return decimal_text(qty, self.qty)
+
+
 def _side(row: Mapping[str, Any], key: str = "side") -> int:
     side = row.get(key)
     if side == "Buy":
@@ -141,6 +167,60 @@ def _above_zero(row: Mapping[str, Any], key: str) -> float:
     if not value > 0.0:
         raise BadReplyError(f"{key}: must be > 0, was {value!r}")
     return value
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+def order_fields(order: NewOrder, steps: Steps) -> dict[str, Any]:
+    """Return what a create says of an order, besides category and symbol.
+
+    A market order cancels what of ours it would meet: by default it would trade with it.
+    """
+    fields: dict[str, Any] = {
+        "side": "Buy" if order.side > 0 else "Sell",
+        "orderType": "Market" if order.at_market else "Limit",
+        "qty": steps.qty_text(order.qty),
+    }
+    if order.at_market:
+        fields["smpType"] = "CancelMaker"
+    else:
+        fields |= {"price": steps.price_text(order.price), "timeInForce": "PostOnly"}
+    return fields | {
+        "positionIdx": 0,
+        "orderLinkId": order.client_id,
+        "reduceOnly": order.reduce_only,
+    }
+
+
+def reference(order: Order) -> dict[str, Any]:
+    """Return what names an order in a cancel: the venue's id if known, else ours."""
+    if order.order_id:
+        return {"orderId": order.order_id}
+    return {"orderLinkId": order.client_id}
+
+
+def batch_replies(reply: Reply, n: int) -> list[Reply]:
+    """Split the answer to a batch into one an element; all UNKNOWN when it does not add up.
+
+    ``result.list[i]`` goes with ``retExtInfo.list[i]``.
+    """
+    if reply.verdict is not Verdict.OK:
+        return [reply] * n
+    try:
+        results = rows_of(reply.data.get("result"))
+        judged = rows_of(reply.data.get("retExtInfo"))
+        if not len(results) == len(judged) == n:
+            raise BadReplyError(f"list: must hold {n} rows")
+        replies = []
+        for result, row in zip(results, judged, strict=True):
+            code, said = int(number(row, "code")), str(row.get("msg", ""))
+            verdict, reaction = react(200, code, said)
+            data = {"result": result, "time": reply.data.get("time")}
+            replies.append(Reply(verdict, reaction, code, clean(said), data=data))
+    except BadReplyError as e:
+        return [Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))] * n
+    return replies
 
 
 # --- the account's orders, fills and position -----------------------------------------------------

@@ -1,0 +1,427 @@
+"""Bybit's REST interface: how requests are signed and answers judged, and the calls a bot needs.
+
+Every call is one endpoint of V5 with its pages put together. What may be asked again is read with
+retries; what changes something is sent once and comes back as an `Outcome` or a `Reply`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+
+from passivx.errors import BadReplyError, VenueError
+from passivx.exchanges.base import (
+    Fill,
+    MarkPrice,
+    NewOrder,
+    Order,
+    OrderStatus,
+    Outcome,
+    Payment,
+    PublicTrade,
+    Reaction,
+    Rules,
+    Verdict,
+    number,
+    text,
+    whole,
+)
+from passivx.exchanges.budget import Window
+from passivx.exchanges.bybit import wire
+from passivx.exchanges.bybit.errors import react
+from passivx.exchanges.bybit.wire import rows_of
+from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
+from passivx.exchanges.keys import ApiKey
+
+__all__ = ["MAX_BATCH", "WINDOWS", "BybitDialect", "BybitRest", "outcome_of", "placed"]
+
+# The pages say 20 and 10 for inverse; beyond the second's limit of 10 orders nothing is gained.
+MAX_BATCH: Final = 10
+_WEEK_MS: Final = 7 * 86_400_000
+_ORDER_PAGE: Final = 50
+_FILL_PAGE: Final = 100
+# More pages than a week of a busy grid fills: a cursor that never ends is a fault.
+_MOST_PAGES: Final = 1000
+
+# Non-VIP limits; `ip` is the address's. Batches count in orders.
+WINDOWS: Final = (
+    Window("ip", 600, 5000),
+    Window("create", 10, 1000),
+    Window("amend", 10, 1000),
+    Window("cancel", 10, 1000),
+    Window("cancel_all", 10, 1000),
+    Window("create_batch", 10, 1000),
+    Window("cancel_batch", 10, 1000),
+    Window("position", 10, 1000),
+    Window("account", 5, 1000),
+    Window("query", 50, 1000),
+)
+
+
+class BybitDialect:
+    """How V5 requests are built and signed, and what its answers mean (`http.Dialect`)."""
+
+    def __init__(self, key: ApiKey | None, *, recv_window_ms: int = 5000) -> None:
+        self._key = key
+        self._sign = None if key is None else key.signer()
+        self._window = str(recv_window_ms)
+
+    @property
+    def clock_request(self) -> Request:
+        """The venue's time; every answer has it too, but this one costs no account limit."""
+        return Request(method="GET", path="/v5/market/time", costs={"ip": 1})
+
+    def clock_ms(self, data: Any) -> float:
+        """Read the time in ns, as ms."""
+        if not isinstance(data, dict) or not isinstance(data.get("result"), dict):
+            raise BadReplyError("result: must be an object")
+        return whole(data["result"], "timeNano") / 1e6
+
+    def build(self, request: Request, ts_ms: int) -> Prepared:
+        """Sign timestamp + key + window + (query | body), in the very bytes that are sent."""
+        query = urlencode(request.params)
+        target = f"{request.path}?{query}" if query else request.path
+        headers = {} if request.body is None else {"Content-Type": "application/json"}
+        if request.signed:
+            if self._key is None or self._sign is None:
+                raise VenueError(f"{request}: needs an API key")
+            stamped = f"{ts_ms}{self._key.key}{self._window}".encode()
+            signature = self._sign(stamped + (request.body or query.encode()))
+            headers |= {
+                "X-BAPI-API-KEY": self._key.key,
+                "X-BAPI-TIMESTAMP": str(ts_ms),
+                "X-BAPI-RECV-WINDOW": self._window,
+                "X-BAPI-SIGN": signature.decode(),
+            }
+        return Prepared(target, headers, request.body)
+
+    def classify(self, request: Request, answer: Answer) -> Finding:
+        """Judge by retCode; HTTP says nothing about business errors here."""
+        data = answer.data
+        code = data.get("retCode") if isinstance(data, dict) else None
+        if not isinstance(code, int) or isinstance(code, bool):
+            verdict, reaction = react(answer.status, None, "")
+            return Finding(verdict, reaction, retry_after_s=retry_after_s(answer.headers))
+        message = str(data.get("retMsg", ""))
+        verdict, reaction = react(answer.status, code, message)
+        wait_s, window = 0.0, ""
+        if reaction is Reaction.BACK_OFF:
+            wait_s = retry_after_s(answer.headers) or _until_reset_s(answer)
+            window = _window_of(request) if code == 10006 else ""
+        return Finding(verdict, reaction, code, message, wait_s, window)
+
+    def usage(self, request: Request, headers: Mapping[str, str]) -> Iterable[tuple[str, int]]:
+        """Read what is left of the endpoint's second."""
+        limit, left = headers.get("X-Bapi-Limit", ""), headers.get("X-Bapi-Limit-Status", "")
+        if limit.isdigit() and left.isdigit() and (window := _window_of(request)):
+            yield window, int(limit) - int(left)
+
+
+def _window_of(request: Request) -> str:
+    return next((name for name in request.costs if name != "ip"), "")
+
+
+def _until_reset_s(answer: Answer) -> float:
+    stamp = answer.headers.get("X-Bapi-Limit-Reset-Timestamp", "")
+    if not (stamp.isascii() and stamp.isdigit()):
+        return 0.0
+    return min(60.0, max(0.0, (int(stamp) - answer.ts_ms) / 1000))
+
+
+def outcome_of(reply: Reply, order: Order | None = None) -> Outcome:
+    """Make an order message's outcome of what the venue replied."""
+    return Outcome(
+        reply.verdict, reply.reaction, reply.code, reply.text, reply.retry_after_s, order
+    )
+
+
+class BybitRest:
+    """The V5 endpoints that a bot of one symbol needs."""
+
+    def __init__(self, http: Http, *, symbol: str, category: str = "inverse") -> None:
+        self._http = http
+        self.symbol = symbol
+        self.category = category
+
+    # --- the market ---
+
+    async def instrument(self) -> dict[str, Any]:
+        """Return the symbol's row of instruments-info."""
+        return _only(await self._market("instruments-info"))
+
+    async def rules(self) -> Rules:
+        """Return steps and limits, risk tiers and this account's fees."""
+        instrument = await self.instrument()
+        tiers = wire.tiers_of(rows_of(await self._market("risk-limit")))
+        fees = rows_of(await self._get("/v5/account/fee-rate", self._of_symbol(), window="account"))
+        ours = [row for row in fees if row.get("symbol") == self.symbol]
+        return wire.rules_of(instrument, tiers, _only({"list": ours}))
+
+    async def mark(self) -> MarkPrice:
+        """Return mark price and predicted funding."""
+        data = await self._read("/v5/market/tickers", self._of_symbol(), {"ip": 1}, signed=False)
+        return wire.mark_of(_only(_result(data)), whole(data, "time"))
+
+    async def recent_trades(self, limit: int) -> list[PublicTrade]:
+        """Return up to 1000 of the newest public trades, oldest first."""
+        params = (*self._of_symbol(), ("limit", str(max(1, min(limit, 1000)))))
+        rows = rows_of(
+            _result(await self._read("/v5/market/recent-trade", params, {"ip": 1}, signed=False))
+        )
+        # Newest first; the sort is stable, so equal times keep the order they happened in.
+        trades = [wire.public_trade_of(row) for row in reversed(rows)]
+        return sorted(trades, key=lambda trade: trade.ts_ms)
+
+    async def _market(self, what: str) -> Any:
+        return _result(
+            await self._read(f"/v5/market/{what}", self._of_symbol(), {"ip": 1}, signed=False)
+        )
+
+    # --- the account ---
+
+    async def account_info(self) -> dict[str, Any]:
+        """Return unified status and margin mode."""
+        return _dict(await self._get("/v5/account/info", ()))
+
+    async def wallet(self, coin: str) -> dict[str, Any]:
+        """Return the unified account's row, with ``coin`` in its list."""
+        return _only(
+            await self._get(
+                "/v5/account/wallet-balance", (("accountType", "UNIFIED"), ("coin", coin))
+            )
+        )
+
+    async def position(self) -> dict[str, Any]:
+        """Return the one-way position row; BadReplyError in hedge mode, which has two."""
+        rows = rows_of(await self._get("/v5/position/list", self._of_symbol()))
+        return _only({"list": [row for row in rows if row.get("symbol") == self.symbol]})
+
+    async def set_leverage(self, leverage: int) -> Reply:
+        """Set both sides' leverage."""
+        body = {"buyLeverage": str(leverage), "sellLeverage": str(leverage)}
+        return await self._post("/v5/position/set-leverage", body, window="position")
+
+    async def set_one_way(self) -> Reply:
+        """Switch a USDT perpetual to one-way mode; inverse ones have no other."""
+        return await self._post("/v5/position/switch-mode", {"mode": 0}, window="position")
+
+    async def set_margin_mode(self, mode: str) -> Reply:
+        """Set the whole account's margin mode: ISOLATED_MARGIN or REGULAR_MARGIN."""
+        body = orjson.dumps({"setMarginMode": mode})
+        return await self._send("/v5/account/set-margin-mode", body, {"ip": 1, "account": 1})
+
+    async def refuse_price_moves(self) -> Reply:
+        """Have orders out of the price band refused; by default the venue moves their price."""
+        body = orjson.dumps({"category": self.category, "modifyEnable": False})
+        return await self._send("/v5/account/set-limit-px-action", body, {"ip": 1, "account": 1})
+
+    # --- orders ---
+
+    async def open_orders(self) -> list[Order]:
+        """Return every live order of the symbol."""
+        rows = self._pages("/v5/order/realtime", (("openOnly", "0"),), _ORDER_PAGE)
+        # A row that ended while the pages were read is no open order any more.
+        orders = {order.order_id: order async for row in rows if (order := wire.order_of(row))}
+        return [order for order in orders.values() if not order.status.final]
+
+    async def find(self, client_id: str) -> Order | None:
+        """Look an order up where live and lately finished ones are, then in the history."""
+        for path in ("/v5/order/realtime", "/v5/order/history"):
+            params = (*self._of_symbol(), ("orderLinkId", client_id))
+            rows = rows_of(await self._get(path, params))
+            found = [wire.order_of(row) for row in rows if row.get("orderLinkId") == client_id]
+            if found:
+                return max(found, key=lambda order: (order.status.final, order.filled_qty))
+            if rows:
+                raise BadReplyError(f"orderLinkId: the answer is about other orders ({path})")
+        return None
+
+    async def place(self, order: NewOrder, steps: wire.Steps) -> Outcome:
+        """Send one order."""
+        reply = await self._post(
+            "/v5/order/create", wire.order_fields(order, steps), window="create",
+            urgent=order.reduce_only,
+        )  # fmt: skip
+        return placed(reply, order, reply.data)
+
+    async def place_batch(self, orders: Sequence[NewOrder], steps: wire.Steps) -> list[Outcome]:
+        """Send up to MAX_BATCH orders in one message; an outcome each, in the order given."""
+        elements = [{"symbol": self.symbol} | wire.order_fields(o, steps) for o in orders]
+        reply = await self._batch("create", elements, all(o.reduce_only for o in orders))
+        return [placed(each, order, each.data) for each, order in zip(reply, orders, strict=True)]
+
+    async def amend(
+        self,
+        order: Order,
+        steps: wire.Steps,
+        *,
+        price: float | None = None,
+        qty: float | None = None,
+    ) -> Outcome:
+        """Change what is given; ``qty`` is the new total."""
+        body = {"orderId": order.order_id}
+        if price is not None:
+            body["price"] = steps.price_text(price)
+        if qty is not None:
+            body["qty"] = steps.qty_text(qty)
+        return outcome_of(await self._post("/v5/order/amend", body, window="amend"))
+
+    async def cancel(self, order: Order) -> Outcome:
+        """Cancel one order; the answer says that the venue will, the stream that it did."""
+        reply = await self._post(
+            "/v5/order/cancel", wire.reference(order), window="cancel", urgent=True
+        )
+        return outcome_of(reply)
+
+    async def cancel_batch(self, orders: Sequence[Order]) -> list[Outcome]:
+        """Cancel up to MAX_BATCH orders in one message."""
+        elements = [{"symbol": self.symbol} | wire.reference(order) for order in orders]
+        return [outcome_of(reply) for reply in await self._batch("cancel", elements, True)]
+
+    async def cancel_all(self) -> Outcome:
+        """Cancel the symbol's orders, at most 500 of them, in one message."""
+        return outcome_of(
+            await self._post("/v5/order/cancel-all", {}, window="cancel_all", urgent=True)
+        )
+
+    # --- history ---
+
+    async def fills(self, since_ms: int) -> list[Fill]:
+        """Return every execution since then but funding, oldest first."""
+        rows = self._executions(since_ms)
+        fills = {fill.trade_id: fill async for row in rows if (fill := wire.fill_of(row))}
+        return sorted(fills.values(), key=lambda fill: fill.ts_ms)
+
+    async def payments(self, since_ms: int) -> list[Payment]:
+        """Return every funding settlement since then, oldest first."""
+        rows = self._executions(since_ms, ("execType", "Funding"))
+        paid = {each.id: each async for row in rows if (each := wire.payment_of(row))}
+        return sorted(paid.values(), key=lambda each: each.ts_ms)
+
+    async def _executions(
+        self, since_ms: int, *only: tuple[str, str]
+    ) -> AsyncIterator[dict[str, Any]]:
+        await self._ready()
+        start_ms = since_ms
+        end_ms = self._http.venue_time_ms() + 1000
+        while start_ms <= end_ms:
+            until_ms = min(start_ms + _WEEK_MS - 1, end_ms)
+            span = (("startTime", str(start_ms)), ("endTime", str(until_ms)), *only)
+            async for row in self._pages("/v5/execution/list", span, _FILL_PAGE):
+                yield row
+            start_ms = until_ms + 1
+
+    # --- one request ---
+
+    async def _ready(self) -> None:
+        try:
+            self._http.venue_time_ms()
+        except VenueError:
+            await self._http.sync_clock()
+
+    def _of_symbol(self) -> tuple[tuple[str, str], ...]:
+        return (("category", self.category), ("symbol", self.symbol))
+
+    async def _pages(
+        self, path: str, params: tuple[tuple[str, str], ...], limit: int
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the rows of all pages; BadReplyError when they do not come to an end."""
+        cursors = {""}
+        cursor: tuple[tuple[str, str], ...] = ()
+        for _ in range(_MOST_PAGES):
+            result = await self._get(
+                path, (*self._of_symbol(), *params, ("limit", str(limit)), *cursor)
+            )
+            for row in rows_of(result):
+                if row.get("symbol") == self.symbol:
+                    yield row
+            token = result.get("nextPageCursor") or ""
+            if not token:
+                return
+            if not isinstance(token, str) or token in cursors:
+                raise BadReplyError(f"nextPageCursor: repeats ({path})")
+            cursors.add(token)
+            cursor = (("cursor", token),)
+        raise BadReplyError(f"nextPageCursor: {_MOST_PAGES} pages and no end ({path})")
+
+    async def _get(
+        self, path: str, params: tuple[tuple[str, str], ...], *, window: str = "query"
+    ) -> Any:
+        return _result(await self._read(path, params, {"ip": 1, window: 1}, signed=True))
+
+    async def _read(
+        self,
+        path: str,
+        params: tuple[tuple[str, str], ...],
+        costs: Mapping[str, int],
+        *,
+        signed: bool,
+    ) -> dict[str, Any]:
+        return _dict(
+            await self._http.read(
+                Request(method="GET", path=path, params=params, signed=signed, costs=costs)
+            )
+        )
+
+    async def _post(
+        self, path: str, fields: Mapping[str, Any], *, window: str, urgent: bool = False
+    ) -> Reply:
+        body = {"category": self.category, "symbol": self.symbol, **fields}
+        return await self._send(path, orjson.dumps(body), {"ip": 1, window: 1}, urgent=urgent)
+
+    async def _send(
+        self, path: str, body: bytes, costs: Mapping[str, int], *, urgent: bool = False
+    ) -> Reply:
+        return await self._http.send(
+            Request(method="POST", path=path, body=body, signed=True, costs=costs, urgent=urgent)
+        )
+
+    async def _batch(self, what: str, elements: list[dict[str, Any]], urgent: bool) -> list[Reply]:
+        if not 0 < len(elements) <= MAX_BATCH:
+            raise ValueError(f"a batch holds 1 to {MAX_BATCH} orders, not {len(elements)}")
+        body = orjson.dumps({"category": self.category, "request": elements})
+        costs = {"ip": 1, f"{what}_batch": len(elements)}
+        reply = await self._send(f"/v5/order/{what}-batch", body, costs, urgent=urgent)
+        return wire.batch_replies(reply, len(elements))
+
+
+def placed(reply: Reply, order: NewOrder, data: Any) -> Outcome:
+    """Make the outcome of a create: accepted is not yet resting, which the stream will tell."""
+    if reply.verdict is not Verdict.OK:
+        return outcome_of(reply)
+    try:
+        result = _result(data)
+        accepted = Order(
+            client_id=order.client_id,
+            order_id=text(result, "orderId"),
+            side=order.side,
+            price=0.0 if order.at_market else order.price,
+            qty=order.qty,
+            filled_qty=0.0,
+            reduce_only=order.reduce_only,
+            status=OrderStatus.NEW,
+            ts_ms=int(number(data, "time")),
+        )
+    except BadReplyError as e:
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
+    return outcome_of(reply, accepted)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadReplyError("an answer is not a JSON object")
+    return value
+
+
+def _result(data: Any) -> Any:
+    return _dict(_dict(data).get("result"))
+
+
+def _only(result: Any) -> dict[str, Any]:
+    rows = rows_of(result)
+    if len(rows) != 1:
+        raise BadReplyError(f"list: must hold one row, held {len(rows)}")
+    return rows[0]
