@@ -52,6 +52,8 @@ _BACK_OFF_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.25
 _MOST_PAUSE_S: Final = 8.0
 _CLOCK_SAMPLES: Final = 5
+# Connecting, and an answer that still tells the time.
+_CLOCK_TOTAL_S: Final = 4.0
 # A stamp more than 1000 ms ahead of the venue is refused by both; so uncertain an offset is none.
 _MOST_CLOCK_ERROR_MS: Final = 1000.0
 _CLOCK_INTERVAL_S: Final = 600.0
@@ -188,7 +190,7 @@ class HttpLimits:
     max_body: int = 8 << 20
     max_retries: int = 3
     patience_s: float = 30.0
-    max_connections: int = 8
+    max_connections: int = 32
     max_offset_s: float = 86400.0
 
 
@@ -226,6 +228,7 @@ class Http:
         self._limits = limits or HttpLimits()
         self._rng = rng or random.Random()
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
         self._syncing = asyncio.Lock()
         self._offset_ms: float | None = None  # the venue's time less the monotonic clock
         self._error_ms = 0.0
@@ -244,7 +247,8 @@ class Http:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; what is under way fails."""
+        """Close all connections; what is under way fails, and nothing more is sent."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -393,12 +397,16 @@ class Http:
                 return
             best: tuple[float, float] | None = None
             reason = ""
+            n_failed = 0
             for _ in range(_CLOCK_SAMPLES):
                 sample = await self._clock_sample()
-                if isinstance(sample, str):
-                    reason = sample
-                elif best is None or sample < best:
-                    best = sample
+                if not isinstance(sample, str):
+                    best = sample if best is None else min(best, sample)
+                    continue
+                reason = sample
+                n_failed += 1
+                if n_failed == 2:
+                    break
             if best is None:
                 raise UnavailableError(f"{self._dialect.clock_request}: {reason}")
             self._error_ms, self._offset_ms = best
@@ -435,7 +443,7 @@ class Http:
         except UnavailableError as e:
             return str(e)
         sent_ms = self._monotonic_ms()
-        found = await self._exchange(request)
+        found = await self._exchange(request, min(self._limits.total_s, _CLOCK_TOTAL_S))
         got_ms = self._monotonic_ms()
         if isinstance(found, _Failure):
             return found.text
@@ -446,6 +454,9 @@ class Http:
             venue_ms = self._dialect.clock_ms(data)
         except BadReplyError as e:
             return clean(str(e))
+        except Exception as e:
+            # As in _judge: nothing that a venue sends may come up as another error.
+            return f"answer not understood: {type(e).__name__}"
         error_ms = (got_ms - sent_ms) / 2
         if error_ms > _MOST_CLOCK_ERROR_MS:
             return f"answered after {2 * error_ms:.0f} ms, too late to tell the time"
@@ -472,14 +483,18 @@ class Http:
                 raise UnavailableError(f"{request}: {why}", retry_after_s=delay_s)
             left_s -= delay_s
             await self._clock.sleep(delay_s)
+        if self._closed:
+            raise UnavailableError(f"{request}: the client is closed")
 
-    async def _exchange(self, request: Request) -> tuple[Finding, Any] | _Failure:
+    async def _exchange(
+        self, request: Request, total_s: float | None = None
+    ) -> tuple[Finding, Any] | _Failure:
         """Send a request that the budget lets go, and judge what came back."""
         prepared = self._dialect.build(request, self.stamp_ms() if request.signed else 0)
         if not (prepared.target.startswith("/") and prepared.target.isascii()):
             raise ValueError(f"{request}: the target must be an encoded path")
         self._budget.charge(request.costs)
-        answer = await self._answer(request, prepared)
+        answer = await self._answer(request, prepared, total_s or self._limits.total_s)
         if isinstance(answer, _Failure):
             _log.debug("request=%s failed: %s", request, answer.text)
             return answer
@@ -493,10 +508,12 @@ class Http:
         )
         return finding, answer.data
 
-    async def _answer(self, request: Request, prepared: Prepared) -> Answer | _Failure:
+    async def _answer(
+        self, request: Request, prepared: Prepared, total_s: float
+    ) -> Answer | _Failure:
         try:
             async with (
-                asyncio.timeout(self._limits.total_s),
+                asyncio.timeout(total_s),
                 self._opened().request(
                     request.method,
                     URL(self._base_url + prepared.target, encoded=True),
