@@ -511,32 +511,39 @@ class Http:
     async def _answer(
         self, request: Request, prepared: Prepared, total_s: float
     ) -> Answer | _Failure:
+        url = URL(self._base_url + prepared.target, encoded=True)
         try:
-            async with (
-                asyncio.timeout(total_s),
-                self._opened().request(
-                    request.method,
-                    URL(self._base_url + prepared.target, encoded=True),
-                    data=prepared.body,
-                    headers=prepared.headers,
-                    allow_redirects=False,
-                ) as response,
-            ):
-                body = await self._body(response)
-                return Answer(
-                    status=response.status,
-                    headers=response.headers,
-                    body=body,
-                    data=_json(body),
-                    ts_ms=round(
-                        self._clock.time_ms() if self._offset_ms is None else self._venue_ms()
-                    ),
-                )
+            async with asyncio.timeout(total_s):
+                for _ in range(self._limits.max_connections):
+                    try:
+                        return await self._one_answer(request.method, url, prepared)
+                    except _UnaskedError:
+                        # Nothing was written to that connection, and it is closed now.
+                        _log.warning("request=%s: connection with an answer unasked for", request)
+                raise _UnaskedError
         except Exception as e:
             # Whatever it was: once a request may have left, nothing but a cancellation may hide
             # that its outcome is not known. aiohttp's errors hold the URL: none gets out of here.
             failure = _failure_of(e)
         return failure
+
+    async def _one_answer(self, method: str, url: URL, prepared: Prepared) -> Answer:
+        async with self._opened().request(
+            method,
+            url,
+            data=prepared.body,
+            headers=prepared.headers,
+            allow_redirects=False,
+        ) as response:
+            body = await self._body(response)
+            now_ms = self._clock.time_ms() if self._offset_ms is None else self._venue_ms()
+            return Answer(
+                status=response.status,
+                headers=response.headers,
+                body=body,
+                data=_json(body),
+                ts_ms=round(now_ms),
+            )
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -546,6 +553,7 @@ class Http:
                 ),
                 # The deadline is our own; this bounds looking up, connecting and shaking hands.
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
+                request_class=_AskedRequest,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"Accept-Encoding": "gzip", "User-Agent": "passivx"},
                 # Inflated here, so that the cap does not hang on the version of aiohttp.
@@ -617,6 +625,23 @@ class Http:
         return self._rng.uniform(0.0, min(_MOST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
 
 
+class _UnaskedError(Exception):
+    """A connection holds an answer before anything was asked on it."""
+
+
+class _AskedRequest(aiohttp.ClientRequest):
+    """A request that does not go out on a connection where an answer lies already.
+
+    aiohttp reads on while a connection is idle, and would take what it read for the answer to the
+    next request: a 408 of a proxy, or what a venue sent twice.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is None or conn.protocol.should_close:
+            raise _UnaskedError
+        return await super().send(conn)
+
+
 class _BadBodyError(Exception):
     """Why a body cannot be used, in words that may be shown."""
 
@@ -630,9 +655,12 @@ def _json(body: bytes) -> Any:
 
 
 def _failure_of(error: Exception) -> _Failure:
-    # These two are raised by aiohttp's connector alone, before it hands over a connection: no byte
-    # of the request was written. A timeout or a cut of any other kind proves nothing.
-    nothing_left = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+    # The first two are raised by aiohttp's connector alone, before it hands over a connection, the
+    # third before a connection is written to: no byte of the request left. A timeout or a cut of
+    # any other kind proves nothing.
+    nothing_left = isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | _UnaskedError
+    )
     match error:
         case aiohttp.ClientConnectorDNSError():
             text = "host not found"
@@ -642,6 +670,8 @@ def _failure_of(error: Exception) -> _Failure:
             text = "no secure connection"
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             text = "no connection"
+        case _UnaskedError():
+            text = "answers that nobody asked for"
         case TimeoutError():
             text = "timed out"
         case aiohttp.ClientPayloadError() | zlib.error():
