@@ -78,7 +78,7 @@ class _Ledger:
         self.used += cost
 
     def room_ms(self, now_ms: int, cost: int, most: int) -> int:
-        """Return how long until no more than ``most - cost`` is counted."""
+        """Return how long until ``cost`` more is within ``most``, or the window is empty."""
         left = self.used
         at_ms = now_ms
         for when_ms, amount in self.charges:
@@ -140,6 +140,7 @@ class Budget:
         """
         now_ms = self._now_ms()
         delay_ms = max(self._shut.until_ms(urgent), self._banned_ms or 0) - now_ms
+        share = self._share()
         for name, cost in costs.items():
             ledger = self._ledger(name)
             limit = ledger.window.limit
@@ -148,13 +149,13 @@ class Budget:
             if not cost:
                 continue
             ledger.forget(now_ms)
-            open_limit = limit if urgent else limit - int(limit * self._reserve)
-            room_ms = ledger.room_ms(now_ms, cost, max(cost, open_limit))
-            ramped_ms = ledger.room_ms(now_ms, cost, max(cost, int(open_limit * self._share())))
-            if room_ms < ramped_ms:
-                # Whichever comes first, the ramp or the oldest charge's end: look again soon.
-                ramped_ms = max(room_ms, min(ramped_ms, self._ramp_ms // 20 + 1))
-            delay_ms = max(delay_ms, ledger.shut.until_ms(urgent) - now_ms, ramped_ms)
+            most = limit if urgent else limit - int(limit * self._reserve)
+            wait_ms = ledger.room_ms(now_ms, cost, most)
+            if share < 1.0:
+                ramped_ms = ledger.room_ms(now_ms, cost, int(most * share))
+                # The ramp may be there before the oldest charge ends: ask again soon.
+                wait_ms = max(wait_ms, min(ramped_ms, self._ramp_ms // 20 + 1))
+            delay_ms = max(delay_ms, ledger.shut.until_ms(urgent) - now_ms, wait_ms)
         return max(0, delay_ms) / 1000
 
     def charge(self, costs: Mapping[str, int]) -> None:
@@ -171,7 +172,7 @@ class Budget:
         (Binance sends −1 on order calls), and windows that are not kept.
         """
         ledger = self._ledgers.get(name)
-        if ledger is None or not 0 <= used <= _ABSURD * ledger.window.limit:
+        if ledger is None or used > _ABSURD * ledger.window.limit:
             return
         now_ms = self._now_ms()
         ledger.forget(now_ms)

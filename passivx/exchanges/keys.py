@@ -32,7 +32,7 @@ class KeyKind(StrEnum):
 class ApiKey:
     """The name of an API key, and what signs with its secret.
 
-    Nothing gives the secret back: it is in no repr, no copy, no pickle.
+    Nothing gives the secret back: it is in no repr, and the key cannot be copied or serialised.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class ApiKey:
         return f"ApiKey(key={self._key[:4]}…)"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("an ApiKey is not copied, pickled or sent to another process")
+        raise TypeError("an ApiKey is not copied, and not sent to another process")
 
 
 def load_key(path: Path) -> ApiKey:

@@ -60,7 +60,10 @@ def test_room_returns_when_the_oldest_charges_are_too_old_and_a_little_later():
     # 50 ms more than the window: messages may arrive closer together than they left.
     assert budget.delay_s({"create": 5}) == pytest.approx(0.551)
     assert budget.delay_s({"create": 7}) == pytest.approx(1.051)
-    clock.advance(551)
+    clock.advance(550)
+    assert budget.used("create") == 10
+    assert budget.delay_s({"create": 1}) == pytest.approx(0.001)
+    clock.advance(1)
     assert budget.delay_s({"create": 6}) == 0.0
     assert budget.used("create") == 4
 

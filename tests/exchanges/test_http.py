@@ -708,6 +708,44 @@ def test_429_silences_the_client_for_as_long_as_it_says(run):
     run(main())
 
 
+def test_429_silences_the_client_whatever_the_table_says(run):
+    class NoTable(Venue):
+        def classify(self, request: Request, answer: Answer) -> Finding:
+            return Finding(Verdict.UNKNOWN, Reaction.LOOK_UP)
+
+    async def main():
+        async with against(answer(HTML, 429)) as (http, server, setup):
+            http._dialect = NoTable()
+            reply = await http.send(PLACE)
+            assert (reply.verdict, reply.reaction) == (Verdict.UNKNOWN, Reaction.LOOK_UP)
+            assert reply.retry_after_s == 1.0
+            assert (await http.send(CANCEL)).verdict is Verdict.REJECTED
+            assert len(server.seen) == 1
+            setup.clock.advance(1002)
+            assert (await http.send(CANCEL)).verdict is Verdict.UNKNOWN
+            assert len(server.seen) == 2
+
+    run(main())
+
+
+def test_patience_is_for_all_waiting_together(run):
+    async def main():
+        async with against(OK) as (http, server, setup):
+            setup.budget.back_off(1.0)
+            sleep = setup.clock.sleep
+
+            async def sleep_while_others_are_refused(seconds: float) -> None:
+                await sleep(seconds)
+                setup.budget.back_off(1.0)
+
+            setup.clock.sleep = sleep_while_others_are_refused  # type: ignore[method-assign]
+            assert (await http.send(CANCEL, patience_s=3.5)).verdict is Verdict.REJECTED
+            assert setup.clock.monotonic_s() == pytest.approx(3.0, abs=0.01)
+            assert not server.seen
+
+    run(main())
+
+
 def test_a_full_order_counter_does_not_hold_cancels(run):
     async def main():
         async with against(answer({"code": -1015}, 400, {"Retry-After": "5"}), OK) as (
