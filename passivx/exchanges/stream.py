@@ -454,6 +454,8 @@ class Connection(WSListener):
 
     def _check(self) -> None:
         """End what is silent or dead, send what is due, and come again when something may be."""
+        if self._over:
+            return
         limits, heartbeat, topics = (
             self._stream.limits,
             self._stream.heartbeat,
