@@ -265,15 +265,16 @@ class Connection(WSListener):
         if any(id in connection._pending for connection in self._stream._connections):
             raise ValueError(f"id: must be new, {id!r} is awaited already")
         reply: asyncio.Future[Any] = self._loop.create_future()
-        if not self.send(data):
+        if not self.open:
             reply.set_exception(NoReplyError(f"{self._stream.name}: not connected", sent=False))
             return reply
-        self._pending[id] = reply
         timer = None
         if timeout_s is not None:
             message = f"{self._stream.name}: no reply in {timeout_s:g} s"
             timer = self._clock.call_later(timeout_s, functools.partial(_fail, reply, message))
+        self._pending[id] = reply
         reply.add_done_callback(functools.partial(self._answered, id, timer))
+        self.send(data)  # may end the connection, and fail the reply
         return reply
 
     def _answered(self, id: Hashable, timer: Timer | None, reply: asyncio.Future[Any]) -> None:
@@ -656,10 +657,12 @@ class Stream:
             reason = "closed" if self._work.cancelled() else "failed"
         finally:
             self._work.cancel()
-            await asyncio.wait({self._work})
-            await self._end_all("closed")
-            self._finished.set()
-            self._report(StreamState.CLOSED, reason)
+            try:
+                await asyncio.wait({self._work})
+                await self._end_all("closed")
+            finally:
+                self._finished.set()
+                self._report(StreamState.CLOSED, reason)
         if not self._work.cancelled():
             self._work.result()
 

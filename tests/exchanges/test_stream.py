@@ -529,16 +529,18 @@ def test_w15_a_subscription_that_is_acknowledged_but_silent_is_found(drive):
             topics.seen("not expected")
 
         clock.advance(25_000)
-        async with WsServer(script) as server:
-            async with Owner(server.url, on_message, clock=clock, topics=topics) as owner:
-                await owner.stream.wait_live()
-                for number in range(6):
-                    assert owner.states == [CONNECTING, LIVE]
-                    owner.stream.send(b"?")
-                    await owner.until_messages(number + 1)
-                    await clock.run(5000)
-                await owner.until_state(LOST)
-                assert owner.reasons[owner.states.index(STALE)] == "no data of book"
+        async with (
+            WsServer(script) as server,
+            Owner(server.url, on_message, clock=clock, topics=topics) as owner,
+        ):
+            await owner.stream.wait_live()
+            for number in range(6):
+                assert owner.states == [CONNECTING, LIVE]
+                owner.stream.send(b"?")
+                await owner.until_messages(number + 1)
+                await clock.run(5000)
+            await owner.until_state(LOST)
+            assert owner.reasons[owner.states.index(STALE)] == "no data of book"
 
     drive(main)
 
@@ -1093,10 +1095,12 @@ def test_certificates_are_verified_and_proxies_of_the_environment_ignored(
                 assert "CERTIFICATE_VERIFY_FAILED" in owner.reasons[-1]
         if not trusted:
             return
-        async with WsServer(stay, tls=context) as server:
-            async with Owner(server.url.replace("localhost", "127.0.0.1")) as owner:
-                await owner.until_state(LOST)
-                assert "CERTIFICATE_VERIFY_FAILED" in owner.reasons[-1]
+        async with (
+            WsServer(stay, tls=context) as server,
+            Owner(server.url.replace("localhost", "127.0.0.1")) as owner,
+        ):
+            await owner.until_state(LOST)
+            assert "CERTIFICATE_VERIFY_FAILED" in owner.reasons[-1]
 
     drive(main)
 
@@ -1178,22 +1182,24 @@ def test_w6_the_old_one_is_cut_while_the_new_one_is_made(drive):
             if said_hello or server.connections > 1:
                 await proceed.wait()
 
-        async with WsServer(echo, slow) as server:
-            async with Owner(server.url, hello=waiting, limits=PATIENT) as owner:
-                await owner.stream.wait_live()
-                await owner.clock.run(ROTATION_MS)
-                while not said_hello:
-                    await asyncio.sleep(0)
-                in_flight = owner.stream.request("order", b"?") if owner.stream.live else None
-                server.peers[0].send_close(1001)
-                await owner.until_state(LOST)
-                assert not owner.stream.live
-                with pytest.raises(NoReplyError):
-                    await in_flight
-                proceed.set()
-                await owner.until_state(LIVE, 2)
-                assert owner.states == [CONNECTING, LIVE, LOST, CONNECTING, LIVE]
-                assert server.connections == 2
+        async with (
+            WsServer(echo, slow) as server,
+            Owner(server.url, hello=waiting, limits=PATIENT) as owner,
+        ):
+            await owner.stream.wait_live()
+            await owner.clock.run(ROTATION_MS)
+            while not said_hello:
+                await asyncio.sleep(0)
+            in_flight = owner.stream.request("order", b"?") if owner.stream.live else None
+            server.peers[0].send_close(1001)
+            await owner.until_state(LOST)
+            assert not owner.stream.live
+            with pytest.raises(NoReplyError):
+                await in_flight
+            proceed.set()
+            await owner.until_state(LIVE, 2)
+            assert owner.states == [CONNECTING, LIVE, LOST, CONNECTING, LIVE]
+            assert server.connections == 2
 
     drive(main)
 
@@ -1283,9 +1289,15 @@ def test_a_venue_that_does_not_read_is_given_up(drive):
             await owner.stream.wait_live()
             await settle(5)
             sent = 0
-            while owner.stream.send(b"x" * 65_536):
+            waiting = []
+            while owner.stream.live:
                 sent += 1
                 assert sent < 2000
+                waiting.append(owner.stream.request(sent, b"x" * 65_536))
+            for reply in waiting:
+                with pytest.raises(NoReplyError) as caught:
+                    await reply
+                assert caught.value.sent
             await owner.until_state(LOST)
             assert owner.reasons[-1] == "the venue does not read"
 
