@@ -41,7 +41,7 @@ cdef struct Resting:           # an order in the venue's book
     int64_t reduce_only
 
 cdef struct Execution:         # one fill, or the liquidation
-    int64_t id                 # of the order; 0 for the liquidation
+    int64_t id                 # of the order; 0 for a liquidation, -1 for a reduction by the venue
     int64_t position_side      # before it; of the new position when flat
     double price
     double qty                 # signed

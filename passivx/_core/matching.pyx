@@ -119,11 +119,16 @@ cdef void apply_fill(
 
 
 cdef void liquidate(Venue* venue, Execution* out) noexcept nogil:
+    cdef int64_t held = 1 if venue.account.size > 0.0 else -1
+    # A level that the price was beyond already when it was fixed is nobody's price.
+    liquidate_at(
+        venue, held * min(held * venue.account.liq_price, held * venue.fixed_at), out)
+
+
+cdef void liquidate_at(Venue* venue, double price, Execution* out) noexcept nogil:
     cdef Account* a = &venue.account
     cdef int64_t held = 1 if a.size > 0.0 else -1
     cdef double rate = venue.market.taker_fee + venue.liquidation_fee
-    # A level that the price was beyond already when it was fixed is nobody's price.
-    cdef double price = held * min(held * a.liq_price, held * venue.fixed_at)
     cdef double least = 0.0
     if not venue.cross_mode:
         least = a.wallet - position_margin(venue)
@@ -378,8 +383,7 @@ cdef class PaperVenue:
         double queue_share=0.0, double liquidation_fee=0.0,
     ):
         cdef Venue* v = self._venue
-        if market.shape[0] != 1 or tiers.shape[0] == 0:
-            raise ValueError("market must be one record, tiers at least one")
+        _ruled(market, tiers)
         for name, number, least, most in (
             ("price", price, 5e-324, 1e300), ("wallet", wallet, -1e300, 1e300),
             ("leverage", leverage, 1.0, 1e300), ("fill_mode", fill_mode, 0, 2),
@@ -405,7 +409,7 @@ cdef class PaperVenue:
         Returns
         -------
         list of (execution, account, cancelled)
-            In the order they happened: a record of EXECUTION_DTYPE (id 0 is the liquidation), the
+            In the order they happened: a record of EXECUTION_DTYPE (id 0 is a liquidation), the
             account after it (ACCOUNT_DTYPE), and the ids of the orders the venue cancelled because
             of it: reduce-only ones when the position was gone, all of them at a liquidation.
         """
@@ -470,6 +474,92 @@ cdef class PaperVenue:
             raise ValueError(f"rate must be finite, was {rate}")
         return settle_funding(self._venue, rate) if self._venue.account.size != 0.0 else 0.0
 
+    def set_terms(self, *, leverage=None, cross_mode=None):
+        """Change the venue's leverage (>= 1), the margin mode, or both; None leaves one as it is.
+
+        The liquidation price and the equity are fixed again at the last price. ValueError when
+        ``leverage`` is out of range; nothing has changed then.
+        """
+        if leverage is not None:
+            if not 1.0 <= leverage <= 1e300:
+                raise ValueError(f"leverage must be in [1, 1e+300], was {leverage}")
+            self._venue.leverage = leverage
+        if cross_mode is not None:
+            self._venue.cross_mode = bool(cross_mode)
+        fix_levels(self._venue, self._venue.book.last)
+
+    def set_market(self, const Market[::1] market, const Tier[::1] tiers):
+        """Change the venue's rules: arguments as of the constructor.
+
+        What rests stays, at prices off the new grid too; levels are fixed again at the last price.
+
+        Raises
+        ------
+        ValueError
+            If the contract would change its kind (``inverse``), or the position or a resting order
+            is no multiple of the new quantity step; nothing has changed then.
+        """
+        cdef Venue* v = self._venue
+        cdef int row
+        cdef Py_ssize_t i
+        _ruled(market, tiers)
+        if market[0].inverse != v.market.inverse:
+            raise ValueError(
+                f"inverse must stay {v.market.inverse}: make a new venue for another contract")
+        _on_grid("position", fabs(v.account.size), market[0].qty_step)
+        for row in range(2):
+            for i in range(v.n_orders[row]):
+                _on_grid(
+                    f"qty of order {v.orders[row][i].id}", v.orders[row][i].qty,
+                    market[0].qty_step)
+        self._tiers = tiers
+        v.tiers, v.n_tiers = &tiers[0], tiers.shape[0]
+        v.market = market[0]
+        v.carried[0] = v.carried[1] = 0.0  # parts of a step of the old size
+        fix_levels(v, v.book.last)
+
+    def deposit(self, double amount):
+        """Add to the wallet without a fill, settle currency; negative takes out.
+
+        The levels are fixed again at the last price. ValueError when ``amount`` is not finite.
+        """
+        cdef double wallet = self._venue.account.wallet + amount
+        if not isfinite(wallet):
+            raise ValueError(f"amount must be finite and leave a finite wallet, was {amount}")
+        self._venue.account.wallet = wallet
+        fix_levels(self._venue, self._venue.book.last)
+
+    def liquidate(self):
+        """Take the position away as if its liquidation price had been reached; every order goes.
+
+        At that price, or the last one when there is none. Returns what `print` returns for one
+        execution; None when there is no position.
+        """
+        cdef Execution ex
+        if self._venue.account.size == 0.0:
+            return None
+        if self._venue.account.liq_price > 0.0:
+            liquidate(self._venue, &ex)
+        else:
+            liquidate_at(self._venue, self._venue.book.last, &ex)
+        return self._happened(&ex)
+
+    def reduce(self, double qty, double price):
+        """Close ``qty`` of the position at ``price`` without a fee (auto-deleveraging).
+
+        Returns what `print` returns for one execution; its id is -1. ValueError when ``qty`` is not
+        in (0, position] or not on the grid, or ``price`` is none; it need not be on its grid.
+        """
+        cdef Execution ex
+        cdef double size = self._venue.account.size
+        _priced(price)
+        if not 0.0 < qty <= fabs(size):
+            raise ValueError(f"qty must be in (0, {fabs(size):g}], the position, was {qty}")
+        _on_grid("qty", qty, self._venue.market.qty_step)
+        ex.id = -1
+        apply_fill(self._venue, -1 if size > 0.0 else 1, price, qty, 0.0, &ex)
+        return self._happened(&ex)
+
     cdef _happened(self, const Execution* ex):
         cdef Execution[::1] executions
         cdef int64_t id
@@ -494,6 +584,11 @@ cdef class PaperVenue:
         return out[0]
 
     @property
+    def last(self):
+        """Price of the last print; the first price before one."""
+        return self._venue.book.last
+
+    @property
     def touch(self):
         """Return best bid and ask on the price grid."""
         cdef Touch touch = touch_of(&self._venue.book, &self._venue.market)
@@ -514,6 +609,11 @@ cdef class PaperVenue:
 cdef _on_grid(str name, double x, Step step):
     if near_to(x, step) != x:
         raise ValueError(f"{name} must be a multiple of {step.units:g}/{step.scale:g}, was {x}")
+
+
+cdef _ruled(const Market[::1] market, const Tier[::1] tiers):
+    if market.shape[0] != 1 or tiers.shape[0] == 0:
+        raise ValueError("market must be one record, tiers at least one")
 
 
 cdef _priced(double price):

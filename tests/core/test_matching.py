@@ -548,6 +548,156 @@ def test_what_holds_whatever_happens(
             assert row * size < 0.0 or not orders["reduce_only"].any()
 
 
+# --- what the venue does by itself ---
+
+
+def test_changed_terms_fix_the_levels_again() -> None:
+    v = holding(100.0)  # isolated, 10 x: L = (1000 - 10,000) / (0.4 - 100)
+    assert v.account["liq_price"] == pytest.approx(9_000 / 99.6)
+    v.set_terms(leverage=5.0)
+    assert v.account["liq_price"] == pytest.approx(8_000 / 99.6)
+    v.set_terms(cross_mode=True)  # the wallet of 10,000 backs it whole
+    assert v.account["liq_price"] == 0.0
+    v.set_terms(leverage=10.0, cross_mode=False)
+    assert v.account["liq_price"] == pytest.approx(9_000 / 99.6)
+    v.print(101.0, 1.0, False)
+    v.set_terms()
+    assert v.account["equity"] == 10_100.0
+
+
+@pytest.mark.parametrize("leverage", [0.5, -1.0, math.nan, math.inf])
+def test_refuses_terms_out_of_range_and_changes_nothing(leverage: float) -> None:
+    v = holding(100.0)
+    before = v.account
+    with pytest.raises(ValueError, match="leverage must be in"):
+        v.set_terms(leverage=leverage, cross_mode=True)
+    assert v.account == before
+
+
+def test_a_level_behind_the_market_by_new_terms_is_nobodys_price() -> None:
+    v = holding(100.0)
+    v.print(95.0, 1.0, False)
+    v.set_terms(leverage=50.0)  # L = 9800 / 99.6 = 98.4, and the price is 95 already
+    ((execution, _, _),) = v.print(95.0, 1.0, True)
+    assert (execution["id"], execution["price"]) == (0, 95.0)
+
+
+def test_new_rules_hold_from_then_on() -> None:
+    v = holding(100.0)
+    v.place(1, 1, 99.0, 1.0)
+    market = one(MARKET_DTYPE, **(MARKET | {"price_step": (5, 10), "maker_fee": 0.01}))
+    v.set_market(market, np.array([(0.0, 0.008, 0.0)], TIER_DTYPE))
+    assert v.account["liq_price"] == pytest.approx(9_000 / 99.2)
+    assert v.place(2, 1, 98.5, 1.0)[0] == "rests"
+    (first, _, _), (second, _, _) = v.print(98.0, 10.0, True)
+    assert (first["fee"], second["fee"]) == (pytest.approx(-0.99), pytest.approx(-0.985))
+
+
+def test_refuses_rules_that_do_not_fit_what_is_there() -> None:
+    v = holding(5.0)
+    v.place(1, -1, 110.0, 3.0)
+    tiers = np.array(TIERS, TIER_DTYPE)
+    before = v.account
+    for changes, message in (
+        ({"inverse": 1}, "inverse must stay 0"),
+        ({"qty_step": (2, 1)}, "position must be a multiple of 2/1"),
+        ({"qty_step": (5, 1)}, "qty of order 1 must be a multiple of 5/1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            v.set_market(one(MARKET_DTYPE, **(MARKET | changes)), tiers)
+    with pytest.raises(ValueError, match="tiers at least one"):
+        v.set_market(one(MARKET_DTYPE, **MARKET), tiers[:0])
+    assert v.account == before
+    assert v.place(2, -1, 111.0, 1.0)[0] == "rests"
+
+
+def test_rules_outlive_the_arrays_they_came_in() -> None:
+    v = holding(100.0)
+    market, tiers = one(MARKET_DTYPE, **MARKET), np.array(TIERS, TIER_DTYPE)
+    v.set_market(market, tiers)
+    market["price_step"] = (7, 1)
+    del market, tiers
+    assert v.touch == (100.0, 101.0)  # the steps of the moment it was told
+    v.set_terms()
+    assert v.account["liq_price"] == pytest.approx(9_000 / 99.6)
+
+
+def test_a_deposit_moves_the_wallet_and_a_cross_level() -> None:
+    v = holding(100.0, cross_mode=True, wallet=2_000.0)
+    assert v.account["liq_price"] == pytest.approx(8_000 / 99.6)
+    v.print(101.0, 1.0, False)
+    v.deposit(-500.0)
+    assert v.account["wallet"] == 1_500.0
+    assert v.account["equity"] == 1_600.0
+    assert v.account["liq_price"] == pytest.approx(8_500 / 99.6)
+    for amount in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="amount must be finite"):
+            v.deposit(amount)
+    v.deposit(1e308)
+    with pytest.raises(ValueError, match="finite wallet"):
+        v.deposit(1e308)
+
+
+def test_a_forced_liquidation_is_one_at_the_level() -> None:
+    v, w = (holding(100.0, taker_fee=0.002, liquidation_fee=0.01) for _ in range(2))
+    for x in (v, w):
+        x.place(7, 1, 50.0, 1.0)
+        x.place(8, -1, 150.0, 1.0, reduce_only=True)
+    happened = v.liquidate()
+    assert happened is not None
+    execution, account, cancelled = happened
+    ((expected, after, also),) = w.print(70.0, 1.0, True)
+    assert (execution, account) == (expected, after)
+    assert sorted(cancelled) == sorted(also) == [7, 8]
+    assert v.liquidate() is None
+
+
+def test_forced_without_a_level_it_is_at_the_last_price() -> None:
+    v = holding(5.0, cross_mode=True)
+    v.print(102.0, 1.0, False)
+    assert v.account["liq_price"] == 0.0
+    happened = v.liquidate()
+    assert happened is not None
+    assert happened[0]["price"] == v.last == 102.0
+    assert (happened[1]["size"], happened[1]["wallet"]) == (0.0, 10_010.0)
+
+
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_reduction_by_the_venue_has_no_fee_and_leaves_other_orders(side: int) -> None:
+    v = holding(side * 10.0, maker_fee=0.001, taker_fee=0.002)
+    v.place(1, -side, 100.0 + side * 10.0, 5.0, reduce_only=True)
+    v.place(2, side, 100.0 - side * 10.0, 5.0)
+    wallet = float(v.account["wallet"])
+    execution, account, cancelled = v.reduce(4.0, 100.0 + side * 2.5)
+    assert (execution["id"], execution["qty"], execution["position_side"]) == (-1, -side * 4, side)
+    assert (execution["pnl"], execution["fee"], execution["turned"]) == (10.0, 0.0, 0)
+    assert (account["size"], account["wallet"]) == (side * 6.0, wallet + 10.0)
+    assert cancelled == []
+    _, account, cancelled = v.reduce(6.0, 100.0)
+    assert (account["size"], cancelled) == (0.0, [1])
+    assert len(v.orders(side)) == 1
+    with pytest.raises(ValueError, match="qty must be in"):
+        v.reduce(1.0, 100.0)
+
+
+@pytest.mark.parametrize("qty", [0.0, -1.0, 11.0, math.nan, math.inf, 0.5])
+def test_refuses_a_reduction_that_is_none(qty: float) -> None:
+    v = holding(10.0)
+    with pytest.raises(ValueError, match="qty must be"):
+        v.reduce(qty, 100.0)
+    for price in (0.0, math.nan):
+        with pytest.raises(ValueError, match="price must be"):
+            v.reduce(1.0, price)
+    assert v.account["size"] == 10.0
+
+
+def test_the_last_price_is_the_last_prints() -> None:
+    v = venue()
+    assert v.last == 100.0
+    v.print(98.25, 1.0, True)
+    assert v.last == 98.25
+
+
 # --- out of range ---
 
 
