@@ -73,7 +73,7 @@ class TradeSocket:
     def place(self, order: NewOrder) -> Future[Outcome]:
         """Send one order, now."""
         id = f"p{next(self._ids)}"
-        frame = self._texts.place_frame(
+        frame = self._texts.place(
             id,
             self._stamp_ms(),
             order.client_id,
@@ -88,7 +88,7 @@ class TradeSocket:
     def cancel(self, order: Order) -> Future[Outcome]:
         """Send one cancel, now."""
         id = f"c{next(self._ids)}"
-        frame = self._texts.cancel_frame(
+        frame = self._texts.cancel(
             id, self._stamp_ms(), order_id=order.order_id, client_id=order.client_id
         )
         return self._sent(id, frame, "cancel", outcome_of)

@@ -1,0 +1,548 @@
+"""Order messages as bytes, and their signatures: what stands between a decision and the socket.
+
+Texts are assembled in place from parts prepared once; what varies is checked, so that nothing in
+them ever needs escaping or encoding, and both readings of what a signature covers are one text.
+"""
+
+import hashlib
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.math cimport fabs, rint
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, strlen
+from passivx._core.types cimport Step
+
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+
+
+cdef enum:
+    ROOM = 2048                # bytes of the longest message, with much to spare
+    MOST_ID = 36               # characters of a client id at either venue
+    MOST_PART = 128            # of a key, a symbol, a request id
+
+
+cdef struct Text:
+    Py_ssize_t n
+    char[ROOM] at
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+cdef inline void put(Text* text, const char* part, Py_ssize_t n) noexcept nogil:
+    # Parts are bounded at the doors; all of the longest message's together fit by far.
+    if text.n + n <= ROOM:
+        memcpy(&text.at[text.n], part, n)
+        text.n += n
+
+
+cdef inline void say(Text* text, const char* literal) noexcept nogil:
+    put(text, literal, strlen(literal))
+
+
+cdef inline void put_bytes(Text* text, bytes part):
+    put(text, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part))
+
+
+cdef void put_whole(Text* text, int64_t n, int decimals) noexcept nogil:
+    # n / 10**decimals, n >= 0.
+    cdef char[40] digits
+    cdef int i = 40
+    cdef int written = 0
+    while n > 0 or written <= decimals:
+        if written == decimals and decimals > 0:
+            i -= 1
+            digits[i] = b"."
+        i -= 1
+        digits[i] = <char>(48 + n % 10)
+        n //= 10
+        written += 1
+    put(text, &digits[i], 40 - i)
+
+
+cdef int decimals_of(Step step) except -1:
+    cdef int decimals = 0
+    cdef double scale = step.scale
+    while scale > 1.0:
+        scale /= 10.0
+        decimals += 1
+    if not (scale == 1.0 and decimals <= 15 and 1.0 <= step.units <= 1e9):
+        raise ValueError(
+            f"step must be whole units over a power of ten, was {step.units:g}/{step.scale:g}")
+    return decimals
+
+
+cdef int64_t grid_units(double x, Step step) except -1:
+    # x * scale as a whole number, for x >= 0 on the grid; the error names x.
+    cdef double n = rint(x * step.scale)
+    cdef double steps = rint(n / step.units)
+    if not (0.0 <= n <= 9007199254740992.0 and steps * step.units == n
+            and fabs(n / step.scale - x) <= 1e-12 * x):
+        raise ValueError(
+            f"must be a multiple of {step.units:g}/{step.scale:g} within what the venue can be "
+            f"told, was {x!r}")
+    return <int64_t>n
+
+
+def decimal_text(double x, tuple step):
+    """Return the venue's decimal text of a price or quantity on its grid.
+
+    Plain digits with exactly the step's decimals: no exponent, no sign, no rounding.
+
+    Parameters
+    ----------
+    x : float
+        >= 0, a multiple of the step as `Market` makes them.
+    step : tuple of (float, float)
+        Whole units and a power of ten: 0.05 is (5, 100).
+
+    Raises
+    ------
+    ValueError
+        If ``x`` is not on the grid, not finite, negative, or beyond 2**53 of the last decimal.
+    """
+    cdef Step s
+    cdef Text text
+    s.units, s.scale = step
+    text.n = 0
+    put_whole(&text, grid_units(x, s), decimals_of(s))
+    return text.at[:text.n].decode("ascii")
+
+
+# --- signatures -------------------------------------------------------------------------------
+
+cdef class Hmac:
+    """HMAC-SHA256 by a secret whose two pads are hashed once (RFC 2104).
+
+    The secret is not kept, only its pads' hash states; nothing shows or pickles them.
+    """
+
+    cdef object _inner
+    cdef object _outer
+
+    def __init__(self, bytes secret):
+        key = hashlib.sha256(secret).digest() if len(secret) > 64 else secret
+        key = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+
+    cpdef bytes sign(self, message):
+        """Return the signature of a message (bytes) as 64 lowercase hex digits."""
+        inner = self._inner.copy()
+        inner.update(message)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.hexdigest().encode()
+
+    def __repr__(self):
+        return "<Hmac>"
+
+    def __reduce__(self):
+        raise TypeError("a signing key is not copied, pickled or sent to another process")
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+cdef inline bint is_plain(char c) noexcept nogil:
+    # Means itself in JSON, in a query and in both venues' client ids.
+    return (
+        b"0" <= c <= b"9" or b"A" <= c <= b"Z" or b"a" <= c <= b"z" or c == b"_" or c == b"-")
+
+
+cdef const char* plain(str name, object value, Py_ssize_t most, Py_ssize_t* n) except NULL:
+    cdef const char* text
+    cdef Py_ssize_t i
+    if type(value) is not str:
+        raise ValueError(f"{name} must be a text, was a {type(value).__name__}")
+    text = PyUnicode_AsUTF8AndSize(value, n)
+    if not 0 < n[0] <= most:
+        raise ValueError(f"{name} must be 1 to {most} characters, was {n[0]}")
+    for i in range(n[0]):
+        if not is_plain(text[i]):
+            raise ValueError(f"{name} must be of A-Z a-z 0-9 _ -")
+    return text
+
+
+cdef bytes plain_bytes(str name, object value):
+    cdef Py_ssize_t n
+    cdef const char* text = plain(name, value, MOST_PART, &n)
+    return PyBytes_FromStringAndSize(text, n)
+
+
+cdef int put_plain(Text* text, str name, object value, Py_ssize_t most) except -1:
+    cdef Py_ssize_t n
+    cdef const char* part = plain(name, value, most, &n)
+    put(text, part, n)
+    return 0
+
+
+cdef int check_side(int side) except -1:
+    if side != 1 and side != -1:
+        raise ValueError(f"side must be 1 or -1, was {side}")
+    return 0
+
+
+cdef int check_time(int64_t ts_ms) except -1:
+    if not 0 < ts_ms < 100_000_000_000_000:
+        raise ValueError(f"ts_ms must be a time in ms, was {ts_ms}")
+    return 0
+
+
+cdef bytes whole(Text* text):
+    if text.n >= ROOM:
+        raise ValueError("the message is too long")
+    return PyBytes_FromStringAndSize(&text.at[0], text.n)
+
+
+# --- Binance ----------------------------------------------------------------------------------
+
+cdef class BinanceOrderText:
+    """Order messages of one symbol for Binance's order socket (ws-fapi), signed.
+
+    The signature is over all of ``params`` but itself, sorted by name, as ``k=v`` joined by ``&``.
+    Whole numbers are JSON numbers, decimals and ``reduceOnly`` texts.
+
+    Parameters
+    ----------
+    api_key, symbol : str
+        Of A-Z a-z 0-9 _ - only: a symbol with other characters goes over REST.
+    price_step, qty_step : tuple of (float, float)
+        Whole units and a power of ten.
+    sign : callable of bytes to bytes
+        `Hmac.sign`, or what makes base64 of an Ed25519 signature.
+    recv_window_ms : int
+        In 1 .. 60000.
+    """
+
+    cdef Step _price_step
+    cdef Step _qty_step
+    cdef int _price_decimals
+    cdef int _qty_decimals
+    cdef object _sign
+    cdef bytes _signed_head      # apiKey=...&
+    cdef bytes _json_key         # "apiKey":"...",
+    cdef bytes _symbol
+    cdef bytes _window
+
+    def __init__(
+        self, api_key, symbol, tuple price_step, tuple qty_step, sign, *, int recv_window_ms=5000,
+    ):
+        if not 0 < recv_window_ms <= 60_000:
+            raise ValueError(f"recv_window_ms must be in [1, 60000], was {recv_window_ms}")
+        self._price_step.units, self._price_step.scale = price_step
+        self._qty_step.units, self._qty_step.scale = qty_step
+        self._price_decimals = decimals_of(self._price_step)
+        self._qty_decimals = decimals_of(self._qty_step)
+        key = plain_bytes("api_key", api_key)
+        self._symbol = plain_bytes("symbol", symbol)
+        self._signed_head = b"apiKey=%s&" % key
+        self._json_key = b'"apiKey":"%s",' % key
+        self._window = b"%d" % recv_window_ms
+        self._sign = sign
+
+    def __repr__(self):
+        return f"<BinanceOrderText {self._symbol.decode()}>"
+
+    def place(
+        self, id, int64_t ts_ms, client_id, int side, double price, double qty, *,
+        bint reduce_only=False, bint at_market=False,
+    ):
+        """Return an ``order.place`` frame: post-only at ``price``, or at market.
+
+        A market order expires what of ours it would meet.
+
+        Raises
+        ------
+        ValueError
+            If a price or quantity is off the grid, or an id is not of A-Z a-z 0-9 _ -.
+        """
+        cdef Text head, price_text, qty_text, signed, frame
+        check_side(side)
+        check_time(ts_ms)
+        head.n = price_text.n = qty_text.n = signed.n = frame.n = 0
+        if not at_market:
+            put_whole(
+                &price_text, grid_units(price, self._price_step), self._price_decimals)
+        put_whole(&qty_text, grid_units(qty, self._qty_step), self._qty_decimals)
+        put_plain(&head, "client_id", client_id, MOST_ID)
+
+        put_bytes(&signed, self._signed_head)
+        say(&signed, b"newClientOrderId=")
+        put(&signed, &head.at[0], head.n)
+        say(&signed, b"&newOrderRespType=ACK")
+        if not at_market:
+            say(&signed, b"&price=")
+            put(&signed, &price_text.at[0], price_text.n)
+        say(&signed, b"&quantity=")
+        put(&signed, &qty_text.at[0], qty_text.n)
+        say(&signed, b"&recvWindow=")
+        put_bytes(&signed, self._window)
+        if reduce_only:
+            say(&signed, b"&reduceOnly=true")
+        if at_market:
+            say(&signed, b"&selfTradePreventionMode=EXPIRE_MAKER")
+        if side > 0:
+            say(&signed, b"&side=BUY&symbol=")
+        else:
+            say(&signed, b"&side=SELL&symbol=")
+        put_bytes(&signed, self._symbol)
+        if not at_market:
+            say(&signed, b"&timeInForce=GTX")
+        say(&signed, b"&timestamp=")
+        put_whole(&signed, ts_ms, 0)
+        if at_market:
+            say(&signed, b"&type=MARKET")
+        else:
+            say(&signed, b"&type=LIMIT")
+
+        self._begin(&frame, id, b"order.place")
+        say(&frame, b'"newClientOrderId":"')
+        put(&frame, &head.at[0], head.n)
+        say(&frame, b'","newOrderRespType":"ACK"')
+        if not at_market:
+            say(&frame, b',"price":"')
+            put(&frame, &price_text.at[0], price_text.n)
+            say(&frame, b'"')
+        say(&frame, b',"quantity":"')
+        put(&frame, &qty_text.at[0], qty_text.n)
+        say(&frame, b'","recvWindow":')
+        put_bytes(&frame, self._window)
+        if reduce_only:
+            say(&frame, b',"reduceOnly":"true"')
+        if at_market:
+            say(&frame, b',"selfTradePreventionMode":"EXPIRE_MAKER"')
+        if side > 0:
+            say(&frame, b',"side":"BUY","symbol":"')
+        else:
+            say(&frame, b',"side":"SELL","symbol":"')
+        put_bytes(&frame, self._symbol)
+        if at_market:
+            say(&frame, b'","type":"MARKET"')
+        else:
+            say(&frame, b'","timeInForce":"GTX","type":"LIMIT"')
+        return self._signed(&frame, &signed, ts_ms)
+
+    def modify(
+        self, id, int64_t ts_ms, int side, double price, double qty, *,
+        order_id="", client_id="", bint reduce_only=False,
+    ):
+        """Return an ``order.modify`` frame; ``qty`` is the new total, both are always sent.
+
+        ``reduce_only`` of a reduce-only order spares it the least notional.
+        """
+        cdef Text price_text, qty_text, signed, frame
+        check_side(side)
+        check_time(ts_ms)
+        price_text.n = qty_text.n = signed.n = frame.n = 0
+        put_whole(&price_text, grid_units(price, self._price_step), self._price_decimals)
+        put_whole(&qty_text, grid_units(qty, self._qty_step), self._qty_decimals)
+        put_bytes(&signed, self._signed_head)
+        self._begin(&frame, id, b"order.modify")
+        self._refer(&frame, &signed, order_id, client_id)
+        say(&signed, b"price=")
+        put(&signed, &price_text.at[0], price_text.n)
+        say(&signed, b"&quantity=")
+        put(&signed, &qty_text.at[0], qty_text.n)
+        say(&signed, b"&recvWindow=")
+        put_bytes(&signed, self._window)
+        if reduce_only:
+            say(&signed, b"&reduceOnly=true")
+        say(&signed, b"&side=BUY&symbol=" if side > 0 else b"&side=SELL&symbol=")
+        put_bytes(&signed, self._symbol)
+        say(&signed, b"&timestamp=")
+        put_whole(&signed, ts_ms, 0)
+        say(&frame, b'"price":"')
+        put(&frame, &price_text.at[0], price_text.n)
+        say(&frame, b'","quantity":"')
+        put(&frame, &qty_text.at[0], qty_text.n)
+        say(&frame, b'","recvWindow":')
+        put_bytes(&frame, self._window)
+        if reduce_only:
+            say(&frame, b',"reduceOnly":"true"')
+        say(&frame, b',"side":"BUY","symbol":"' if side > 0 else b',"side":"SELL","symbol":"')
+        put_bytes(&frame, self._symbol)
+        say(&frame, b'"')
+        return self._signed(&frame, &signed, ts_ms)
+
+    def cancel(self, id, int64_t ts_ms, *, order_id="", client_id=""):
+        """Return an ``order.cancel`` frame, by the venue's id if given, else by ours."""
+        cdef Text signed, frame
+        check_time(ts_ms)
+        signed.n = frame.n = 0
+        put_bytes(&signed, self._signed_head)
+        self._begin(&frame, id, b"order.cancel")
+        self._refer(&frame, &signed, order_id, client_id)
+        say(&signed, b"recvWindow=")
+        put_bytes(&signed, self._window)
+        say(&signed, b"&symbol=")
+        put_bytes(&signed, self._symbol)
+        say(&signed, b"&timestamp=")
+        put_whole(&signed, ts_ms, 0)
+        say(&frame, b'"recvWindow":')
+        put_bytes(&frame, self._window)
+        say(&frame, b',"symbol":"')
+        put_bytes(&frame, self._symbol)
+        say(&frame, b'"')
+        return self._signed(&frame, &signed, ts_ms)
+
+    cdef int _begin(self, Text* frame, object id, bytes method) except -1:
+        say(frame, b'{"id":"')
+        put_plain(frame, "id", id, MOST_PART)
+        say(frame, b'","method":"')
+        put_bytes(frame, method)
+        say(frame, b'","params":{')
+        put_bytes(frame, self._json_key)
+        return 0
+
+    cdef int _refer(self, Text* frame, Text* signed, object order_id, object client_id) except -1:
+        # Both names sort between apiKey and price.
+        if order_id:
+            if not (order_id.isascii() and order_id.isdigit() and len(order_id) < 20):
+                raise ValueError("order_id must be a whole number")
+            say(frame, b'"orderId":')
+            put_plain(frame, "order_id", order_id, MOST_ID)
+            say(frame, b",")
+            say(signed, b"orderId=")
+            put_plain(signed, "order_id", order_id, MOST_ID)
+        else:
+            say(frame, b'"origClientOrderId":"')
+            put_plain(frame, "client_id", client_id, MOST_ID)
+            say(frame, b'",')
+            say(signed, b"origClientOrderId=")
+            put_plain(signed, "client_id", client_id, MOST_ID)
+        say(signed, b"&")
+        return 0
+
+    cdef bytes _signed(self, Text* frame, Text* signed, int64_t ts_ms):
+        say(frame, b',"timestamp":')
+        put_whole(frame, ts_ms, 0)
+        say(frame, b',"signature":"')
+        put_bytes(frame, self._sign(whole(signed)))
+        say(frame, b'"}}')
+        return whole(frame)
+
+
+# --- Bybit ------------------------------------------------------------------------------------
+
+cdef class BybitOrderText:
+    """Order messages of one symbol for Bybit's trade socket, which is authenticated once.
+
+    Parameters
+    ----------
+    symbol, category : str
+    price_step, qty_step : tuple of (float, float)
+        Whole units and a power of ten.
+    recv_window_ms : int
+        In 1 .. 60000.
+    """
+
+    cdef Step _price_step
+    cdef Step _qty_step
+    cdef int _price_decimals
+    cdef int _qty_decimals
+    cdef bytes _name
+    cdef bytes _after_time       # ","X-BAPI-RECV-WINDOW":"5000"},"op":"
+    cdef bytes _args             # ","args":[{"category":"inverse","symbol":"BTCUSD",
+
+    def __init__(
+        self, symbol, category, tuple price_step, tuple qty_step, *, int recv_window_ms=5000,
+    ):
+        if not 0 < recv_window_ms <= 60_000:
+            raise ValueError(f"recv_window_ms must be in [1, 60000], was {recv_window_ms}")
+        self._price_step.units, self._price_step.scale = price_step
+        self._qty_step.units, self._qty_step.scale = qty_step
+        self._price_decimals = decimals_of(self._price_step)
+        self._qty_decimals = decimals_of(self._qty_step)
+        self._name = plain_bytes("symbol", symbol)
+        self._after_time = b'","X-BAPI-RECV-WINDOW":"%d"},"op":"' % recv_window_ms
+        self._args = b'","args":[{"category":"%s","symbol":"%s",' % (
+            plain_bytes("category", category), self._name)
+
+    def __repr__(self):
+        return f"<BybitOrderText {self._name.decode()}>"
+
+    def place(
+        self, id, int64_t ts_ms, client_id, int side, double price, double qty, *,
+        bint reduce_only=False, bint at_market=False,
+    ):
+        """Return an ``order.create`` frame: post-only at ``price``, or at market.
+
+        A market order cancels what of ours it would meet.
+
+        Raises
+        ------
+        ValueError
+            If a price or quantity is off the grid, or an id is not of A-Z a-z 0-9 _ -.
+        """
+        cdef Text frame
+        check_side(side)
+        frame.n = 0
+        self._begin(&frame, id, ts_ms, b"order.create")
+        if side > 0:
+            say(&frame, b'"side":"Buy","orderType":"')
+        else:
+            say(&frame, b'"side":"Sell","orderType":"')
+        if at_market:
+            say(&frame, b'Market","qty":"')
+        else:
+            say(&frame, b'Limit","qty":"')
+        put_whole(&frame, grid_units(qty, self._qty_step), self._qty_decimals)
+        if at_market:
+            say(&frame, b'","smpType":"CancelMaker')
+        else:
+            say(&frame, b'","price":"')
+            put_whole(&frame, grid_units(price, self._price_step), self._price_decimals)
+            say(&frame, b'","timeInForce":"PostOnly')
+        say(&frame, b'","positionIdx":0,"orderLinkId":"')
+        put_plain(&frame, "client_id", client_id, MOST_ID)
+        if reduce_only:
+            say(&frame, b'","reduceOnly":true}]}')
+        else:
+            say(&frame, b'","reduceOnly":false}]}')
+        return whole(&frame)
+
+    def modify(
+        self, id, int64_t ts_ms, double price, double qty, *, order_id="", client_id="",
+    ):
+        """Return an ``order.amend`` frame; ``qty`` is the new total."""
+        cdef Text frame
+        frame.n = 0
+        self._begin(&frame, id, ts_ms, b"order.amend")
+        self._refer(&frame, order_id, client_id)
+        say(&frame, b',"qty":"')
+        put_whole(&frame, grid_units(qty, self._qty_step), self._qty_decimals)
+        say(&frame, b'","price":"')
+        put_whole(&frame, grid_units(price, self._price_step), self._price_decimals)
+        say(&frame, b'"}]}')
+        return whole(&frame)
+
+    def cancel(self, id, int64_t ts_ms, *, order_id="", client_id=""):
+        """Return an ``order.cancel`` frame, by the venue's id if given, else by ours."""
+        cdef Text frame
+        frame.n = 0
+        self._begin(&frame, id, ts_ms, b"order.cancel")
+        self._refer(&frame, order_id, client_id)
+        say(&frame, b"}]}")
+        return whole(&frame)
+
+    cdef int _begin(self, Text* frame, object id, int64_t ts_ms, bytes op) except -1:
+        check_time(ts_ms)
+        say(frame, b'{"reqId":"')
+        put_plain(frame, "id", id, MOST_ID)
+        say(frame, b'","header":{"X-BAPI-TIMESTAMP":"')
+        put_whole(frame, ts_ms, 0)
+        put_bytes(frame, self._after_time)
+        put_bytes(frame, op)
+        put_bytes(frame, self._args)
+        return 0
+
+    cdef int _refer(self, Text* frame, object order_id, object client_id) except -1:
+        if order_id:
+            say(frame, b'"orderId":"')
+            put_plain(frame, "order_id", order_id, MOST_PART)
+        else:
+            say(frame, b'"orderLinkId":"')
+            put_plain(frame, "client_id", client_id, MOST_ID)
+        say(frame, b'"')
+        return 0
