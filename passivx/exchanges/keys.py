@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 
 import orjson
 
+from passivx._core.wire import Hmac
 from passivx.errors import ConfigError, Problem
 
 __all__ = ["ApiKey", "KeyKind", "load_key"]
@@ -146,8 +147,6 @@ def _word_problem(name: str, value: str) -> Problem | None:
 def _hmac(secret: str) -> Callable[[bytes], bytes]:
     if problem := _word_problem("secret", secret):
         raise ConfigError([problem])
-    from passivx._core.wire import Hmac
-
     return Hmac(secret.encode()).sign
 
 
