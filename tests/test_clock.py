@@ -80,6 +80,19 @@ def test_sleepers_that_sleep_again_wake_at_their_times_in_a_run():
     assert left is None, "a cancelled sleeper leaves no timer behind"
 
 
+def test_a_sleeper_that_is_cancelled_and_due_at_once_is_cancelled():
+    async def main():
+        clock = VirtualClock()
+        task = asyncio.create_task(clock.sleep(1.0))
+        await clock.sleep(0.0)
+        task.cancel()
+        clock.advance(1000)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
 def test_the_wall_time_jumps_and_intervals_do_not():
     clock = VirtualClock(1_000_000)
     clock.advance(500)

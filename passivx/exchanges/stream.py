@@ -312,6 +312,8 @@ class Connection(WSListener):
             message.release()
         except Exception as error:
             self._failed(error)
+            with contextlib.suppress(BufferError):
+                message.release()
             return
         self._faults_in_a_row = 0
         self._heard_s = now_s = self._monotonic_s()
@@ -681,7 +683,6 @@ class Stream:
         tries = 0
         while True:
             self._report(StreamState.CONNECTING, f"attempt {tries + 1}")
-            wait_s = 0.0
             try:
                 connection = await self._open()
             except _Refused as refusal:
@@ -689,7 +690,7 @@ class Stream:
                 wait_s = refusal.retry_after_s
             else:
                 since_s = self._clock.monotonic_s()
-                await self._serve(connection)
+                wait_s = await self._serve(connection)
                 if self._clock.monotonic_s() - since_s >= self.limits.stable_s:
                     tries = 0
             await self._clock.sleep(max(wait_s, self._backoff_s(tries)))
@@ -701,14 +702,23 @@ class Stream:
         )
         return self._rng.uniform(0.0, most_s)
 
-    async def _serve(self, connection: Connection) -> None:
-        """Stay live on that connection and those that follow it, until one is lost."""
+    async def _serve(self, connection: Connection) -> float:
+        """Stay live on that connection and those that follow it, until one is lost.
+
+        Return how long the venue asked to be left alone, s.
+        """
         self._adopt(connection)
         due_s, tries = self.limits.rotate_after_s, 0
         while not await self._outlives(connection, due_s):
-            successor = await self._succeed(connection)
-            if successor is None:
-                due_s, tries = self._backoff_s(tries), tries + 1
+            try:
+                successor = await self._succeed(connection)
+            except _Refused as refusal:
+                if connection._over:
+                    self._report(StreamState.LOST, refusal.reason)
+                    return refusal.retry_after_s
+                log.warning("stream=%s rotation=failed reason=%r", self.name, refusal.reason)
+                due_s = max(refusal.retry_after_s, self._backoff_s(tries))
+                tries += 1
                 continue
             old, connection = connection, successor
             self.counts.rotations += not old._over
@@ -720,6 +730,7 @@ class Stream:
             due_s, tries = self.limits.rotate_after_s, 0
         await self._lose(connection)
         await self._end_all("its successor is lost")
+        return 0.0
 
     def _adopt(self, connection: Connection) -> None:
         self._current = connection
@@ -742,8 +753,8 @@ class Stream:
                 timer.cancel()
         return connection._over
 
-    async def _succeed(self, old: Connection) -> Connection | None:
-        """Open the connection that is to follow; None when that failed.
+    async def _succeed(self, old: Connection) -> Connection:
+        """Open the connection that is to follow, or raise `_Refused`.
 
         A loss of the old one meanwhile is reported at once.
         """
@@ -754,12 +765,7 @@ class Stream:
                 await self._lose(old)
                 self._report(StreamState.CONNECTING, "the rotation goes on")
             await asyncio.wait({opening})
-            if old._over:
-                await self._lose(old)
             return opening.result()
-        except _Refused as refusal:
-            log.warning("stream=%s rotation=failed reason=%r", self.name, refusal.reason)
-            return None
         finally:
             if not opening.done():
                 opening.cancel()
