@@ -31,10 +31,12 @@ cdef struct Text:
 # --- numbers ----------------------------------------------------------------------------------
 
 cdef inline void put(Text* text, const char* part, Py_ssize_t n) noexcept nogil:
-    # Parts are bounded at the doors; all of the longest message's together fit by far.
-    if text.n + n <= ROOM:
-        memcpy(&text.at[text.n], part, n)
-        text.n += n
+    # What does not fit marks the whole text as too long.
+    if text.n + n > ROOM:
+        text.n = ROOM + 1
+        return
+    memcpy(&text.at[text.n], part, n)
+    text.n += n
 
 
 cdef inline void say(Text* text, const char* literal) noexcept nogil:
@@ -104,9 +106,11 @@ def decimal_text(double x, tuple step):
     """
     cdef Step s
     cdef Text text
+    cdef int decimals
     s.units, s.scale = step
+    decimals = decimals_of(s)
     text.n = 0
-    put_whole(&text, grid_units(x, s), decimals_of(s))
+    put_whole(&text, grid_units(x, s), decimals)
     return text.at[:text.n].decode("ascii")
 
 
@@ -190,7 +194,7 @@ cdef int check_time(int64_t ts_ms) except -1:
 
 
 cdef bytes whole(Text* text):
-    if text.n >= ROOM:
+    if text.n > ROOM:
         raise ValueError("the message is too long")
     return PyBytes_FromStringAndSize(&text.at[0], text.n)
 
