@@ -1,0 +1,681 @@
+"""Binance's messages to values and back: rows of REST answers, of the order socket and of streams.
+
+Whatever cannot be read as what it should be raises `BadReplyError`; nothing is made up. Field names
+are those of the USDⓈ-M docs. Sides: BUY and SELL; quantities are in base units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from passivx._core.wire import decimal_text
+from passivx.errors import BadReplyError, ConfigError, VenueError
+from passivx.exchanges.base import (
+    Fill,
+    FillKind,
+    MarkPrice,
+    NewOrder,
+    Order,
+    OrderStatus,
+    Outcome,
+    Payment,
+    PublicTrade,
+    Reaction,
+    Rules,
+    Verdict,
+    number,
+    text,
+    whole,
+)
+from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
+from passivx.exchanges.budget import Window
+from passivx.exchanges.http import Reply, clean
+from passivx.models import Market, Position, Tier, step_parts
+
+__all__ = [
+    "BookTicker",
+    "Steps",
+    "account_modes",
+    "aggregate_of",
+    "batch_replies",
+    "book_ticker",
+    "decode",
+    "fill_event",
+    "fill_of",
+    "mark_event",
+    "mark_of",
+    "order_event",
+    "order_of",
+    "order_params",
+    "outcome_of",
+    "payment_of",
+    "placed",
+    "position_event",
+    "position_of",
+    "row_of",
+    "rows_of",
+    "rules_of",
+    "symbol_modes",
+    "tiers_of",
+    "wallet_event",
+    "wallet_of",
+    "windows_of",
+]
+
+# Balances of accounts in the EU's credits mode are in this instead of the margin asset.
+_CREDITS: Final = "BNFCR"
+_DEFAULT_FUNDING_H: Final = 8
+
+_STATUS: Final = {
+    "NEW": OrderStatus.NEW,
+    "PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED,
+    "FILLED": OrderStatus.FILLED,
+    "CANCELED": OrderStatus.CANCELED,
+    "EXPIRED": OrderStatus.EXPIRED,
+    "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
+    "REJECTED": OrderStatus.REJECTED,
+}
+# Orders of the venue's own, by liquidation and deleveraging: the quantities say how they stand.
+_OWN_WORDS: Final = ("NEW_INSURANCE", "NEW_ADL")
+# Expiry reasons (``er``) in this project's words; 0 is none.
+_EXPIRY: Final = {
+    1: "self_trade",
+    2: "ioc",
+    3: "self_trade",
+    4: "reduce_only",
+    5: "liquidation",
+    6: "gte",
+    7: "delisting",
+    8: "replaced",
+    9: "market_remainder",
+}
+# How client ids of the venue's own orders begin; the first that fits.
+_MARKS: Final = (
+    ("adl_autoclose", FillKind.ADL),
+    ("settlement_autoclose-", FillKind.SETTLEMENT),
+    ("autoclose-", FillKind.LIQUIDATION),
+)
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def decode(payload: bytes | memoryview) -> dict[str, Any]:
+    """Parse a message, which is always one object; a combined stream's is unwrapped.
+
+    Raises
+    ------
+    BadReplyError
+        If it is not; its content is not quoted.
+    """
+    try:
+        message = orjson.loads(payload)
+    except ValueError:
+        raise BadReplyError("a message is not JSON") from None
+    if isinstance(message, dict) and "stream" in message:
+        message = message.get("data")
+    if not isinstance(message, dict):
+        raise BadReplyError("a message is not a JSON object")
+    return message
+
+
+def rows_of(value: Any, what: str = "the answer") -> list[dict[str, Any]]:
+    """Return a list of objects as such."""
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise BadReplyError(f"{what}: must be a list of objects")
+    return value
+
+
+def row_of(value: Any, what: str = "the answer") -> dict[str, Any]:
+    """Return an object as such."""
+    if not isinstance(value, dict):
+        raise BadReplyError(f"{what}: must be an object")
+    return value
+
+
+def _side(row: Mapping[str, Any], key: str) -> int:
+    side = row.get(key)
+    if side == "BUY":
+        return 1
+    if side == "SELL":
+        return -1
+    raise BadReplyError(f"{key}: must be BUY or SELL, was {side!r:.40}")
+
+
+def _flag(row: Mapping[str, Any], key: str) -> bool:
+    value = row.get(key)
+    if isinstance(value, bool):
+        return value
+    raise BadReplyError(f"{key}: must be true or false, was {value!r:.40}")
+
+
+def _at_least_0(row: Mapping[str, Any], key: str) -> float:
+    value = number(row, key)
+    if value < 0.0:
+        raise BadReplyError(f"{key}: must be at least 0, was {value!r}")
+    return value
+
+
+def _above_0(row: Mapping[str, Any], key: str) -> float:
+    value = number(row, key)
+    if not value > 0.0:
+        raise BadReplyError(f"{key}: must be > 0, was {value!r}")
+    return value
+
+
+# --- orders to send -------------------------------------------------------------------------------
+
+
+class Steps(NamedTuple):
+    """The grids of prices and quantities, each as (whole units, power of ten)."""
+
+    price: tuple[float, float]
+    qty: tuple[float, float]
+
+    @classmethod
+    def of(cls, market: Market) -> Steps:
+        """Return a market's."""
+        return cls(step_parts(market.price_step), step_parts(market.qty_step))
+
+
+def order_params(order: NewOrder, symbol: str, steps: Steps) -> tuple[tuple[str, str], ...]:
+    """Return what REST says of an order: post-only, or a market order.
+
+    A market order expires what of ours it would meet; which default holds is not documented.
+
+    Raises
+    ------
+    ValueError
+        If a price or quantity is off its grid.
+    """
+    params = [("symbol", symbol), ("side", "BUY" if order.side > 0 else "SELL")]
+    qty = ("quantity", decimal_text(order.qty, steps.qty))
+    if order.at_market:
+        params += [("type", "MARKET"), qty, ("selfTradePreventionMode", "EXPIRE_MAKER")]
+    else:
+        price = ("price", decimal_text(order.price, steps.price))
+        params += [("type", "LIMIT"), ("timeInForce", "GTX"), qty, price]
+    if order.reduce_only:
+        params.append(("reduceOnly", "true"))
+    return (*params, ("newClientOrderId", order.client_id), ("newOrderRespType", "ACK"))
+
+
+# --- what became of them --------------------------------------------------------------------------
+
+
+def outcome_of(reply: Reply, order: Order | None = None) -> Outcome:
+    """Make an order message's outcome of what the venue replied."""
+    return Outcome(
+        reply.verdict, reply.reaction, reply.code, reply.text, reply.retry_after_s, order
+    )
+
+
+def placed(reply: Reply, client_id: str = "") -> Outcome:
+    """Make the outcome of a message that is answered with the order as it now stands.
+
+    UNKNOWN when it is not that order: the message was taken, but not by what we know.
+    """
+    if reply.verdict is not Verdict.OK or reply.reaction is Reaction.ALREADY_SO:
+        return outcome_of(reply)
+    try:
+        order = order_of(row_of(reply.data, "order"))
+        if client_id and order.client_id != client_id:
+            raise BadReplyError("clientOrderId: is another order's")
+    except BadReplyError as e:
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
+    return outcome_of(reply, order)
+
+
+def batch_replies(reply: Reply, n: int) -> list[Reply]:
+    """Split the answer to a batch into one an element; all UNKNOWN when it does not add up.
+
+    Each element is an order or ``{"code", "msg"}``, in the order of the request.
+    """
+    if reply.verdict is not Verdict.OK:
+        return [reply] * n
+    try:
+        rows = rows_of(reply.data)
+        if len(rows) != n:
+            raise BadReplyError(f"the answer: must hold {n} rows, held {len(rows)}")
+    except BadReplyError as e:
+        return [Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))] * n
+    return [_element(row) for row in rows]
+
+
+def _element(row: Mapping[str, Any]) -> Reply:
+    if "code" not in row:
+        return Reply(Verdict.OK, data=row)
+    code = row["code"]
+    if not isinstance(code, int) or isinstance(code, bool):
+        return Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text="code: must be a whole number")
+    found = judge(400, code, str(row.get("msg", "")), retry_after_s=0.0, ts_ms=0)
+    return Reply(found.verdict, found.reaction, code, clean(found.text), found.retry_after_s)
+
+
+# --- the account's orders, fills and position -----------------------------------------------------
+
+
+def order_of(row: Mapping[str, Any]) -> Order:
+    """Read an order as REST and the order socket tell it; ``updateTime`` is its time."""
+    return _order(
+        row,
+        client_id="clientOrderId",
+        order_id="orderId",
+        side="side",
+        price="price",
+        qty="origQty",
+        filled="executedQty",
+        status="status",
+        tif="timeInForce",
+        reduce_only="reduceOnly",
+        ts_ms=whole(row, "updateTime"),
+    )
+
+
+def order_event(event: Mapping[str, Any]) -> Order:
+    """Read the order of an ORDER_TRADE_UPDATE; its time is the event's ``T``."""
+    return _order(
+        row_of(event.get("o"), "o"),
+        client_id="c",
+        order_id="i",
+        side="S",
+        price="p",
+        qty="q",
+        filled="z",
+        status="X",
+        tif="f",
+        reduce_only="R",
+        ts_ms=whole(event, "T"),
+    )
+
+
+def _order(
+    row: Mapping[str, Any],
+    *,
+    client_id: str,
+    order_id: str,
+    side: str,
+    price: str,
+    qty: str,
+    filled: str,
+    status: str,
+    tif: str,
+    reduce_only: str,
+    ts_ms: int,
+) -> Order:
+    word = text(row, status)
+    total, done = _at_least_0(row, qty), _at_least_0(row, filled)
+    if word in _OWN_WORDS:
+        state = OrderStatus.FILLED if 0.0 < total <= done else OrderStatus.PARTIALLY_FILLED
+    elif word in _STATUS:
+        state = _STATUS[word]
+    else:
+        raise BadReplyError(f"{status}: is not known, was {word!r:.40}")
+    return Order(
+        client_id=text(row, client_id),
+        order_id=str(whole(row, order_id)),
+        side=_side(row, side),
+        price=_at_least_0(row, price),
+        qty=total,
+        filled_qty=done,
+        reduce_only=_flag(row, reduce_only),
+        status=state,
+        ts_ms=ts_ms,
+        reason=_reason(row, word, row.get(tif)) if state.final else "",
+    )
+
+
+def _reason(row: Mapping[str, Any], word: str, tif: object) -> str:
+    """Say why an order ended: by its expiry reason, else by what can be told from the status."""
+    if word not in ("EXPIRED", "EXPIRED_IN_MATCH", "REJECTED", "CANCELED"):
+        return ""
+    code = whole(row, "er") if row.get("er") not in (None, "") else 0
+    if code:
+        return _EXPIRY.get(code, f"er {code}")
+    if word == "EXPIRED_IN_MATCH":
+        return "self_trade"
+    # Old engines took a post-only order and expired it; amendments may still do so.
+    return "post_only" if word == "EXPIRED" and tif == "GTX" else ""
+
+
+def fill_event(event: Mapping[str, Any]) -> Fill | None:
+    """Read the fill in an ORDER_TRADE_UPDATE; None when it tells of none.
+
+    The commission comes in ``N``, which is BNB where fees are burnt. ``rp`` is before fees.
+    """
+    row = row_of(event.get("o"), "o")
+    trade_id = whole(row, "t")
+    if trade_id == 0:
+        if _at_least_0(row, "l") > 0.0:
+            # It cannot be told from its repetition; REST has its id.
+            raise BadReplyError("t: is 0, and yet something was filled")
+        return None
+    client_id = text(row, "c")
+    return Fill(
+        trade_id=str(trade_id),
+        order_id=str(whole(row, "i")),
+        client_id=client_id,
+        side=_side(row, "S"),
+        price=_above_0(row, "L"),
+        qty=_above_0(row, "l"),
+        fee=0.0 - number(row, "n"),
+        fee_currency=text(row, "N"),
+        pnl=number(row, "rp"),
+        maker=_flag(row, "m"),
+        ts_ms=whole(row, "T"),
+        kind=_kind(client_id),
+    )
+
+
+def _kind(client_id: str) -> FillKind:
+    return next((kind for mark, kind in _MARKS if client_id.startswith(mark)), FillKind.TRADE)
+
+
+def fill_of(row: Mapping[str, Any]) -> Fill:
+    """Read a row of ``userTrades``, which knows neither client id nor whose doing it was."""
+    return Fill(
+        trade_id=str(whole(row, "id")),
+        order_id=str(whole(row, "orderId")),
+        client_id="",
+        side=_side(row, "side"),
+        price=_above_0(row, "price"),
+        qty=_above_0(row, "qty"),
+        fee=0.0 - number(row, "commission"),
+        fee_currency=text(row, "commissionAsset"),
+        pnl=number(row, "realizedPnl"),
+        maker=_flag(row, "maker"),
+        ts_ms=whole(row, "time"),
+    )
+
+
+def payment_of(row: Mapping[str, Any]) -> Payment:
+    """Read a FUNDING_FEE row of ``income``; negative when paid."""
+    return Payment(
+        id=str(whole(row, "tranId")), ts_ms=whole(row, "time"), amount=number(row, "income")
+    )
+
+
+def position_of(rows: Sequence[Mapping[str, Any]], symbol: str) -> Position:
+    """Read a symbol's one-way position of ``positionRisk``; no row means flat.
+
+    Raises
+    ------
+    BadReplyError
+        If a row cannot be read.
+    VenueError
+        If there is a hedge-mode position, which has no place here.
+    """
+    found = Position()
+    for row in rows:
+        if row.get("symbol") != symbol:
+            continue
+        size = number(row, "positionAmt")
+        if size == 0.0:
+            continue
+        if row.get("positionSide") != "BOTH":
+            raise VenueError(
+                f"positionSide: must be BOTH (one-way mode), was {row.get('positionSide')!r:.40}; "
+                "close the hedge-mode positions and switch to one-way mode"
+            )
+        found = Position(size, _above_0(row, "entryPrice"), _at_least_0(row, "liquidationPrice"))
+    return found
+
+
+def position_event(account: Mapping[str, Any], symbol: str) -> Position | None:
+    """Read a symbol's position of an ACCOUNT_UPDATE; None when it tells of none.
+
+    The event has no liquidation price: NaN, not known, unless flat.
+    """
+    found = None
+    for row in rows_of(account.get("P", []), "P"):
+        if row.get("s") != symbol:
+            continue
+        size = number(row, "pa")
+        if row.get("ps") != "BOTH":
+            if size != 0.0:
+                raise BadReplyError(f"ps: must be BOTH (one-way mode), was {row.get('ps')!r:.40}")
+        elif size == 0.0:
+            found = Position()
+        else:
+            found = Position(size, _above_0(row, "ep"), math.nan)
+    return found
+
+
+def wallet_of(rows: Sequence[Mapping[str, Any]], asset: str) -> tuple[float, float, str]:
+    """Return wallet balance, what is free of it, and in which asset, of ``balance`` rows.
+
+    That is ``asset``, or the EU's credits where the account is kept in them.
+    """
+    by_asset = {row.get("asset"): row for row in rows}
+    row = by_asset.get(asset)
+    credits = by_asset.get(_CREDITS)
+    if credits is not None and (row is None or number(row, "balance") == 0.0):
+        row, asset = credits, _CREDITS
+    if row is None:
+        raise BadReplyError(f"asset: the account does not list {asset}")
+    return number(row, "balance"), number(row, "availableBalance"), asset
+
+
+def wallet_event(account: Mapping[str, Any], asset: str) -> float | None:
+    """Read the wallet balance of an ACCOUNT_UPDATE; None when it tells of no change."""
+    for row in rows_of(account.get("B", []), "B"):
+        if row.get("a") == asset:
+            return number(row, "wb")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountModes:
+    """What ``accountConfig`` says that holds for the whole account."""
+
+    can_trade: bool
+    one_way: bool
+    multi_assets: bool
+
+
+def account_modes(row: Mapping[str, Any]) -> AccountModes:
+    """Read the account's modes."""
+    return AccountModes(
+        can_trade=_flag(row, "canTrade"),
+        one_way=not _flag(row, "dualSidePosition"),
+        multi_assets=_flag(row, "multiAssetsMargin"),
+    )
+
+
+def symbol_modes(rows: Sequence[Mapping[str, Any]], symbol: str) -> tuple[float, bool]:
+    """Return the symbol's leverage and whether its margin is cross, of ``symbolConfig``."""
+    row = _of_symbol(rows, symbol)
+    margin = text(row, "marginType")
+    if margin not in ("CROSSED", "ISOLATED"):
+        raise BadReplyError(f"marginType: must be CROSSED or ISOLATED, was {margin!r:.40}")
+    return _above_0(row, "leverage"), margin == "CROSSED"
+
+
+def _of_symbol(rows: Sequence[Mapping[str, Any]], symbol: str) -> Mapping[str, Any]:
+    for row in rows:
+        if row.get("symbol") == symbol:
+            return row
+    raise BadReplyError(f"symbol: {symbol} is not listed")
+
+
+# --- the market -----------------------------------------------------------------------------------
+
+
+def aggregate_of(row: Mapping[str, Any]) -> PublicTrade:
+    """Read an aggregate trade, of the stream or of REST: their ids are the same."""
+    return PublicTrade(
+        trade_id=str(whole(row, "a")),
+        price=_above_0(row, "p"),
+        qty=_above_0(row, "q"),
+        ts_ms=whole(row, "T"),
+        buyer_maker=_flag(row, "m"),
+    )
+
+
+class BookTicker(NamedTuple):
+    """Best prices, with the venue's update id."""
+
+    update_id: int
+    bid: float
+    bid_qty: float
+    ask: float
+    ask_qty: float
+    ts_ms: int
+
+
+def book_ticker(row: Mapping[str, Any]) -> BookTicker:
+    """Read a ``bookTicker`` event, the slow and clear way.
+
+    Raises
+    ------
+    BadReplyError
+        Also for a book without a side, or crossed: no price can be taken from it.
+    """
+    found = BookTicker(
+        whole(row, "u"),
+        _above_0(row, "b"),
+        _above_0(row, "B"),
+        _above_0(row, "a"),
+        _above_0(row, "A"),
+        whole(row, "T"),
+    )
+    if found.bid >= found.ask:
+        raise BadReplyError(f"the book is crossed: bid {found.bid!r}, ask {found.ask!r}")
+    return found
+
+
+def mark_of(row: Mapping[str, Any]) -> MarkPrice:
+    """Read ``premiumIndex``: its "last" funding rate is the estimate for the next settlement."""
+    return MarkPrice(
+        mark_price=_above_0(row, "markPrice"),
+        funding_rate=number(row, "lastFundingRate"),
+        next_funding_ms=whole(row, "nextFundingTime"),
+        ts_ms=whole(row, "time"),
+    )
+
+
+def mark_event(row: Mapping[str, Any]) -> MarkPrice:
+    """Read a ``markPriceUpdate`` event."""
+    return MarkPrice(
+        mark_price=_above_0(row, "p"),
+        funding_rate=number(row, "r"),
+        next_funding_ms=whole(row, "T"),
+        ts_ms=whole(row, "E"),
+    )
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+def symbol_info(info: Mapping[str, Any], symbol: str) -> Mapping[str, Any]:
+    """Return a symbol's entry of ``exchangeInfo``.
+
+    Raises
+    ------
+    VenueError
+        If the venue does not list it, or it is no perpetual with plain rules.
+    """
+    for row in rows_of(info.get("symbols"), "symbols"):
+        if row.get("symbol") != symbol:
+            continue
+        if row.get("contractType") != "PERPETUAL":
+            raise VenueError(
+                f"{symbol}: must be a perpetual, is {row.get('contractType')!r:.40}",
+                reaction="drop",
+            )
+        return row
+    raise VenueError(f"{symbol}: is not listed at Binance USDⓈ-M", code=-1121, reaction="drop")
+
+
+def rules_of(
+    row: Mapping[str, Any],
+    tiers: Sequence[Tier],
+    fees: Mapping[str, Any],
+    funding: Sequence[Mapping[str, Any]],
+) -> Rules:
+    """Put together the rules of a symbol: its entry of ``exchangeInfo`` (filters only, never the
+    precisions), its tiers, our fees, and ``fundingInfo``, which lists unusual intervals alone.
+    """
+    filters = {f.get("filterType"): f for f in rows_of(row.get("filters"), "filters")}
+
+    def of(kind: str) -> Mapping[str, Any]:
+        if kind not in filters:
+            raise BadReplyError(f"filters: {kind} is missing")
+        return filters[kind]
+
+    prices, lots, market_lots = of("PRICE_FILTER"), of("LOT_SIZE"), of("MARKET_LOT_SIZE")
+    band, least_cost, most = of("PERCENT_PRICE"), of("MIN_NOTIONAL"), of("MAX_NUM_ORDERS")
+    if number(market_lots, "stepSize") > number(lots, "stepSize"):
+        raise BadReplyError("MARKET_LOT_SIZE.stepSize: is coarser than that of limit orders")
+    max_price = _at_least_0(prices, "maxPrice")
+    try:
+        market = Market(
+            price_step=number(prices, "tickSize"),
+            qty_step=number(lots, "stepSize"),
+            min_qty=max(_at_least_0(lots, "minQty"), _at_least_0(market_lots, "minQty")),
+            min_cost=_at_least_0(least_cost, "notional"),
+            maker_fee=number(fees, "makerCommissionRate"),
+            taker_fee=number(fees, "takerCommissionRate"),
+            max_leverage=tiers[0].max_leverage,
+            inverse=False,
+            liquidation_fee=_at_least_0(row, "liquidationFee"),
+            tiers=tuple(tiers),
+        )
+    except ConfigError as e:
+        raise BadReplyError(f"the venue's rules cannot be used: {e}") from None
+    hours = [whole(f, "fundingIntervalHours") for f in funding if f.get("symbol") == row["symbol"]]
+    return Rules(
+        market=market,
+        trading=text(row, "status") == "TRADING",
+        min_price=_at_least_0(prices, "minPrice"),
+        # 0 switches a bound off.
+        max_price=max_price or math.inf,
+        max_qty=_above_0(lots, "maxQty"),
+        max_market_qty=_above_0(market_lots, "maxQty"),
+        max_orders=whole(most, "limit"),
+        band_up=_above_0(band, "multiplierUp"),
+        band_down=_at_least_0(band, "multiplierDown"),
+        funding_interval_ms=(hours[0] if hours else _DEFAULT_FUNDING_H) * 3_600_000,
+    )
+
+
+def tiers_of(value: Any, symbol: str) -> tuple[Tier, ...]:
+    """Read ``leverageBracket``: a list, or one object."""
+    rows = rows_of([value] if isinstance(value, dict) else value)
+    brackets = rows_of(_of_symbol(rows, symbol).get("brackets"), "brackets")
+    if not brackets:
+        raise BadReplyError("brackets: must hold at least one")
+    try:
+        return tuple(
+            Tier(
+                floor=number(bracket, "notionalFloor"),
+                maintenance_rate=number(bracket, "maintMarginRatio"),
+                deduction=number(bracket, "cum"),
+                max_leverage=number(bracket, "initialLeverage"),
+            )
+            for bracket in sorted(brackets, key=lambda b: number(b, "notionalFloor"))
+        )
+    except ConfigError as e:
+        raise BadReplyError(f"a leverage bracket cannot be used: {e}") from None
+
+
+def windows_of(info: Mapping[str, Any]) -> list[Window]:
+    """Read the limits that the venue states in ``exchangeInfo``, as far as they are kept here."""
+    known = {
+        ("REQUEST_WEIGHT", "MINUTE", 1): (WEIGHT, 60_000),
+        ("ORDERS", "SECOND", 10): (ORDERS_10S, 10_000),
+        ("ORDERS", "MINUTE", 1): (ORDERS_1M, 60_000),
+    }
+    windows = []
+    for row in rows_of(info.get("rateLimits"), "rateLimits"):
+        kind = (row.get("rateLimitType"), row.get("interval"), row.get("intervalNum"))
+        limit = whole(row, "limit")
+        if kind in known and limit > 0:
+            name, interval_ms = known[kind]
+            windows.append(Window(name, limit, interval_ms))
+    return windows
