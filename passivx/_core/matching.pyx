@@ -560,6 +560,38 @@ cdef class PaperVenue:
         apply_fill(self._venue, -1 if size > 0.0 else 1, price, qty, 0.0, &ex)
         return self._happened(&ex)
 
+    def fill(self, int64_t id, int side, double qty):
+        """Fill ``qty`` of a resting order at its own price as maker, whatever the tape says.
+
+        A reduce-only order fills at most the position; beyond the liquidation price the position is
+        liquidated instead. Returns what `print` returns for one execution. ValueError when there is
+        no such order, or ``qty`` is not in (0, what is left of it] or not on the grid.
+        """
+        cdef Venue* v = self._venue
+        cdef int row = 0 if side > 0 else 1
+        cdef Resting* order = NULL
+        cdef Execution ex
+        cdef Py_ssize_t i
+        for i in range(v.n_orders[row]):
+            if v.orders[row][i].id == id:
+                order = &v.orders[row][i]
+                break
+        if order is NULL or not 0.0 < qty <= order.qty:
+            raise ValueError(
+                f"qty must be in (0, what is left of a resting order], was {qty} of order {id}")
+        _on_grid("qty", qty, v.market.qty_step)
+        if lies_beyond_liquidation(v, order.price):
+            liquidate(v, &ex)
+            return self._happened(&ex)
+        if order.reduce_only and fabs(v.account.size) < qty:
+            qty = fabs(v.account.size)
+        ex.id = id
+        order.qty = near_to(order.qty - qty, v.market.qty_step)
+        apply_fill(v, 1 if side > 0 else -1, order.price, qty, v.market.maker_fee, &ex)
+        if order.qty == 0.0:
+            remove(v, row, i)
+        return self._happened(&ex)
+
     cdef _happened(self, const Execution* ex):
         cdef Execution[::1] executions
         cdef int64_t id
