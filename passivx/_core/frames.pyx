@@ -268,7 +268,7 @@ cdef Bytes agg_trade(Bytes p, Bytes end, const Name* symbol, AggTrade* out) noex
         if n != 1:
             # "st" tells the product lines of a shared stream apart: 2 is not ours.
             if n == 2 and name[0] == b"s" and name[1] == b"t":
-                p = whole(p, end, &line)
+                p = whole(p, end, &line) if once(&seen, 256) else NULL
                 if p == NULL or line != 1:
                     return NULL
             else:
@@ -294,7 +294,7 @@ cdef Bytes agg_trade(Bytes p, Bytes end, const Name* symbol, AggTrade* out) noex
         p = next_member(p, end, &more)
         if p == NULL:
             return NULL
-    return p if seen == 127 and out.price > 0.0 and out.qty > 0.0 else NULL
+    return p if seen & 127 == 127 and out.price > 0.0 and out.qty > 0.0 else NULL
 
 
 cdef Bytes book_ticker(Bytes p, Bytes end, const Name* symbol, BookTicker* out) noexcept nogil:
@@ -310,7 +310,7 @@ cdef Bytes book_ticker(Bytes p, Bytes end, const Name* symbol, BookTicker* out) 
             return NULL
         if n != 1:
             if n == 2 and name[0] == b"s" and name[1] == b"t":
-                p = whole(p, end, &line)
+                p = whole(p, end, &line) if once(&seen, 256) else NULL
                 if p == NULL or line != 1:
                     return NULL
             else:
@@ -338,7 +338,7 @@ cdef Bytes book_ticker(Bytes p, Bytes end, const Name* symbol, BookTicker* out) 
         p = next_member(p, end, &more)
         if p == NULL:
             return NULL
-    return p if seen == 255 and 0.0 < out.bid < out.ask else NULL
+    return p if seen & 255 == 255 and 0.0 < out.bid < out.ask else NULL
 
 
 cdef class BinanceFrames:
