@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from passivx._core.wire import decimal_text
 from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Fill,
@@ -280,30 +279,16 @@ class BinanceRest:
         replies = wire.batch_replies(reply, len(orders))
         return [placed(each, o.client_id) for each, o in zip(replies, orders, strict=True)]
 
-    async def amend(
-        self,
-        order: Order,
-        steps: Steps,
-        *,
-        price: float | None = None,
-        qty: float | None = None,
-    ) -> Outcome:
-        """Change price, quantity (the new total) or both of an order; its place in line is lost.
+    async def amend(self, order: Order, change: tuple[tuple[str, str], ...]) -> Outcome:
+        """Send a change (`wire.amend_params`) of an order; its place in line is lost.
 
-        The order is cancelled instead where ``qty`` is no more than what has filled, and where it
-        would take.
+        The order is cancelled instead where the new quantity is no more than what has filled, and
+        where it would take.
         """
-        params = [*self._of_symbol(), ("side", "BUY" if order.side > 0 else "SELL")]
-        params.append(_name(order))
-        params.append(("quantity", decimal_text(order.qty if qty is None else qty, steps.qty)))
-        params.append(("price", decimal_text(order.price if price is None else price, steps.price)))
-        if order.reduce_only:
-            # Without it the least notional holds, which reduce-only orders are spared.
-            params.append(("reduceOnly", "true"))
         reply = await self._send(
             "PUT",
             "/fapi/v1/order",
-            tuple(params),
+            change,
             {ORDERS_10S: 1, ORDERS_1M: 1},
             urgent=order.reduce_only,
         )
@@ -311,7 +296,7 @@ class BinanceRest:
 
     async def cancel(self, order: Order) -> Outcome:
         """Cancel one order."""
-        params = (*self._of_symbol(), _name(order))
+        params = (*self._of_symbol(), wire.reference(order))
         reply = await self._send("DELETE", "/fapi/v1/order", params, {WEIGHT: 1}, urgent=True)
         return placed(reply)
 
@@ -425,10 +410,15 @@ class BinanceRest:
 
     async def listen_key(self) -> str:
         """Return the account's listenKey: a new one, or the live one with its hour renewed."""
-        return self._key_of(await self._listen_key("POST"))
+        if (key := self._key_of(await self._listen_key("POST"))) is None:
+            raise BadReplyError("listenKey: is missing")
+        return key
 
-    async def keep_listen_key(self) -> str:
-        """Renew the listenKey's hour, and return it; VenueError −1125 when it is dead."""
+    async def keep_listen_key(self) -> str | None:
+        """Renew the hour of the account's listenKey; VenueError −1125 when it is dead.
+
+        Return which one that is, None when the venue does not say (before 2024 it did not).
+        """
         return self._key_of(await self._listen_key("PUT"))
 
     async def _listen_key(self, method: str) -> Any:
@@ -437,9 +427,9 @@ class BinanceRest:
         )
 
     @staticmethod
-    def _key_of(data: Any) -> str:
-        key = data.get("listenKey") if isinstance(data, dict) else None
-        if isinstance(key, str) and key.isascii() and key.isalnum():
+    def _key_of(data: Any) -> str | None:
+        key = row_of(data).get("listenKey")
+        if key is None or (isinstance(key, str) and key.isascii() and key.isalnum()):
             return key
         raise BadReplyError("listenKey: must be one word")
 
@@ -483,13 +473,6 @@ class BinanceRest:
                 method=method, path=path, params=params, signed=True, costs=costs, urgent=urgent
             )
         )
-
-
-def _name(order: Order) -> tuple[str, str]:
-    """Return the parameter that names an order: the venue's id if known, else ours."""
-    if order.order_id:
-        return ("orderId", order.order_id)
-    return ("origClientOrderId", order.client_id)
 
 
 def _check_size(orders: Sequence[object], most: int) -> None:

@@ -38,10 +38,12 @@ from passivx.exchanges.http import Reply, clean
 from passivx.models import Market, Position, Tier, step_parts
 
 __all__ = [
+    "AccountModes",
     "BookTicker",
     "Steps",
     "account_modes",
     "aggregate_of",
+    "amend_params",
     "batch_replies",
     "book_ticker",
     "decode",
@@ -57,9 +59,11 @@ __all__ = [
     "placed",
     "position_event",
     "position_of",
+    "reference",
     "row_of",
     "rows_of",
     "rules_of",
+    "symbol_info",
     "symbol_modes",
     "tiers_of",
     "wallet_event",
@@ -203,6 +207,34 @@ def order_params(order: NewOrder, symbol: str, steps: Steps) -> tuple[tuple[str,
     if order.reduce_only:
         params.append(("reduceOnly", "true"))
     return (*params, ("newClientOrderId", order.client_id), ("newOrderRespType", "ACK"))
+
+
+def amend_params(
+    order: Order, symbol: str, steps: Steps, *, price: float, qty: float
+) -> tuple[tuple[str, str], ...]:
+    """Return what REST says of a change: both always, the quantity being the new total.
+
+    Raises
+    ------
+    ValueError
+        If a price or quantity is off its grid.
+    """
+    params = (
+        ("symbol", symbol),
+        ("side", "BUY" if order.side > 0 else "SELL"),
+        reference(order),
+        ("quantity", decimal_text(qty, steps.qty)),
+        ("price", decimal_text(price, steps.price)),
+    )
+    # Without it the least notional holds, which reduce-only orders are spared.
+    return (*params, ("reduceOnly", "true")) if order.reduce_only else params
+
+
+def reference(order: Order) -> tuple[str, str]:
+    """Return the parameter that names an order: the venue's id if known, else ours."""
+    if order.order_id:
+        return ("orderId", order.order_id)
+    return ("origClientOrderId", order.client_id)
 
 
 # --- what became of them --------------------------------------------------------------------------
@@ -539,9 +571,9 @@ def book_ticker(row: Mapping[str, Any]) -> BookTicker:
     found = BookTicker(
         whole(row, "u"),
         _above_0(row, "b"),
-        _above_0(row, "B"),
+        _at_least_0(row, "B"),
         _above_0(row, "a"),
-        _above_0(row, "A"),
+        _at_least_0(row, "A"),
         whole(row, "T"),
     )
     if found.bid >= found.ask:
