@@ -210,8 +210,8 @@ class Rules:
     """The venue's rules for the symbol and this account; reload them daily and on a rejection.
 
     ``market`` has steps, minima, this account's fees and the maintenance tiers. Prices outside
-    ``[mark × band_down, mark × band_up]`` are refused on the aggressive side; infinite or 0 when
-    the venue names no band.
+    ``[mark × band_down, mark × band_up]`` are refused on the aggressive side; None where the venue
+    names no band.
     """
 
     market: Market
@@ -220,9 +220,9 @@ class Rules:
     max_price: float
     max_qty: float
     max_market_qty: float
-    max_orders: int
-    band_up: float
-    band_down: float
+    max_orders: int  # open at once
+    band_up: float | None
+    band_down: float | None
     funding_interval_ms: int
 
 

@@ -457,8 +457,8 @@ def rules_of(
         max_qty=_above_zero(lots, "maxOrderQty"),
         max_market_qty=_above_zero(lots, "maxMktOrderQty"),
         max_orders=MAX_ORDERS,
-        band_up=math.inf if ratio is None else 1.0 + ratio,
-        band_down=0.0 if ratio is None else 1.0 - ratio,
+        band_up=None if ratio is None else 1.0 + ratio,
+        band_down=None if ratio is None else 1.0 - ratio,
         funding_interval_ms=whole(instrument, "fundingInterval") * 60_000,
     )
 

@@ -1,0 +1,136 @@
+"""What is fuzzed: everything that reads bytes a venue sent.
+
+A target takes bytes and raises nothing but `AssertionError` when a promise is broken: no exception
+but the typed one, every accepted number finite, fast and slow reading agree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import orjson
+
+from passivx._core.frames import OTHER, QUOTE, TRADE, BinanceFrames, BybitFrames
+from passivx.errors import BadReplyError
+from passivx.exchanges.base import Fill, Verdict
+from passivx.exchanges.bybit import wire as bybit
+from passivx.exchanges.bybit.errors import _HTTP, _TABLE
+from passivx.exchanges.bybit.rest import BybitDialect
+from passivx.exchanges.http import Answer, Request
+from tests.reference.frames_twin import binance_says, bybit_says
+
+SYMBOL = "BTCUSDT"
+
+
+def finite(value: Any) -> bool:
+    """Whether every number in a value is finite; a fill's pnl may be not said (NaN)."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(finite, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(
+            finite(getattr(value, f.name))
+            for f in fields(value)
+            if not (isinstance(value, Fill) and f.name == "pnl")
+        )
+    return True
+
+
+def frames(data: bytes) -> None:
+    """Scanners: what they take is what the json module reads."""
+    binance, bybit_frames = BinanceFrames(SYMBOL), BybitFrames(SYMBOL)
+    if (kind := binance.scan(data)) != OTHER:
+        said = binance_says(data, SYMBOL)
+        assert said is not None
+        seen = (
+            (binance.trade_id, binance.price, binance.qty)
+            if kind == TRADE
+            else (binance.update_id, binance.bid, binance.bid_qty)
+        )
+        assert said[1:4] == seen
+    if (kind := bybit_frames.scan(data)) != OTHER:
+        said = bybit_says(data, SYMBOL)
+        assert said is not None
+        if kind == QUOTE:
+            assert said[1:4] == (bybit_frames.update_id, bybit_frames.bid, bybit_frames.bid_qty)
+        else:
+            assert [row[:5] for row in said[1:]] == [
+                bybit_frames.trade(i) for i in range(bybit_frames.n_trades)
+            ]
+
+
+def rows_of(message: Any) -> Iterable[Mapping[str, Any]]:
+    """Yield every object in a message, outermost first."""
+    if isinstance(message, dict):
+        yield message
+        for value in message.values():
+            yield from rows_of(value)
+    elif isinstance(message, list):
+        for value in message:
+            yield from rows_of(value)
+
+
+_BYBIT: list[Callable[[Any], Any]] = [
+    bybit.order_of,
+    bybit.fill_of,
+    bybit.payment_of,
+    bybit.position_of,
+    bybit.public_trade_of,
+    bybit.quote_of,
+    bybit.rows_of,
+    lambda row: list(bybit.stream_trades(row)),
+    lambda row: bybit.mark_of(row, 1),
+    lambda row: bybit.tiers_of([row]),
+    lambda row: bybit.rules_of(row, (), row),
+    lambda row: bybit.wallet_of(row, "BTC"),
+]
+
+
+def bybit_messages(data: bytes) -> None:
+    """Bybit's rows: read, or refused."""
+    try:
+        message = bybit.decode(data)
+    except BadReplyError:
+        return
+    for row in rows_of(message):
+        for read in _BYBIT:
+            try:
+                got = read(row)
+            except BadReplyError:
+                continue
+            assert isinstance(got, dict | list) or finite(got), (read, got)
+
+
+def _answer(data: bytes) -> Answer:
+    status = 200 if not data else (200, 400, 403, 429, 500, 503, 418, 408)[data[0] % 8]
+    body = data[1:]
+    try:
+        parsed = orjson.loads(body)
+    except ValueError:
+        parsed = None
+    return Answer(status=status, headers={}, body=body, data=parsed, ts_ms=1)
+
+
+def bybit_answers(data: bytes) -> None:
+    """Bybit's answers to an order: REJECTED by the table's codes alone."""
+    answer = _answer(data)
+    request = Request(method="POST", path="/v5/order/create", costs={"create": 1})
+    finding = BybitDialect(None).classify(request, answer)
+    if finding.verdict is Verdict.REJECTED:
+        code = finding.code
+        table = _HTTP.get(answer.status) if code is None else _TABLE.get(code)
+        assert table is not None
+        assert table[0] is Verdict.REJECTED
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "frames": frames,
+    "bybit_messages": bybit_messages,
+    "bybit_answers": bybit_answers,
+}
