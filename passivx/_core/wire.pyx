@@ -75,16 +75,24 @@ cdef int decimals_of(Step step) except -1:
     return decimals
 
 
-cdef int64_t grid_units(double x, Step step) except -1:
-    # x * scale as a whole number, for x >= 0 on the grid; the error names x.
+cdef int64_t grid_units(str name, double x, Step step) except -1:
+    # x * scale as a whole number, for x >= 0 on the grid.
     cdef double n = rint(x * step.scale)
     cdef double steps = rint(n / step.units)
     if not (0.0 <= n <= 9007199254740992.0 and steps * step.units == n
             and fabs(n / step.scale - x) <= 1e-12 * x):
         raise ValueError(
-            f"must be a multiple of {step.units:g}/{step.scale:g} within what the venue can be "
-            f"told, was {x!r}")
+            f"{name} must be a multiple of {step.units:g}/{step.scale:g} within what the venue "
+            f"can be told, was {x!r}")
     return <int64_t>n
+
+
+cdef int put_amount(Text* text, str name, double x, Step step, int decimals) except -1:
+    # Of an order: Bybit reads a quantity of 0 as the whole position.
+    if x == 0.0:
+        raise ValueError(f"{name} must be > 0, was {x!r}")
+    put_whole(text, grid_units(name, x, step), decimals)
+    return 0
 
 
 def decimal_text(double x, tuple step):
@@ -110,7 +118,7 @@ def decimal_text(double x, tuple step):
     s.units, s.scale = step
     decimals = decimals_of(s)
     text.n = 0
-    put_whole(&text, grid_units(x, s), decimals)
+    put_whole(&text, grid_units("x", x, s), decimals)
     return text.at[:text.n].decode("ascii")
 
 
@@ -259,16 +267,15 @@ cdef class BinanceOrderText:
         Raises
         ------
         ValueError
-            If a price or quantity is off the grid, or an id is not of A-Z a-z 0-9 _ -.
+            If a price or quantity is 0 or off the grid, or an id is not of A-Z a-z 0-9 _ -.
         """
         cdef Text head, price_text, qty_text, signed, frame
         check_side(side)
         check_time(ts_ms)
         head.n = price_text.n = qty_text.n = signed.n = frame.n = 0
         if not at_market:
-            put_whole(
-                &price_text, grid_units(price, self._price_step), self._price_decimals)
-        put_whole(&qty_text, grid_units(qty, self._qty_step), self._qty_decimals)
+            put_amount(&price_text, "price", price, self._price_step, self._price_decimals)
+        put_amount(&qty_text, "qty", qty, self._qty_step, self._qty_decimals)
         put_plain(&head, "client_id", client_id, MOST_ID)
 
         put_bytes(&signed, self._signed_head)
@@ -339,8 +346,8 @@ cdef class BinanceOrderText:
         check_side(side)
         check_time(ts_ms)
         price_text.n = qty_text.n = signed.n = frame.n = 0
-        put_whole(&price_text, grid_units(price, self._price_step), self._price_decimals)
-        put_whole(&qty_text, grid_units(qty, self._qty_step), self._qty_decimals)
+        put_amount(&price_text, "price", price, self._price_step, self._price_decimals)
+        put_amount(&qty_text, "qty", qty, self._qty_step, self._qty_decimals)
         put_bytes(&signed, self._signed_head)
         self._begin(&frame, id, b"order.modify")
         self._refer(&frame, &signed, order_id, client_id)
@@ -477,7 +484,7 @@ cdef class BybitOrderText:
         Raises
         ------
         ValueError
-            If a price or quantity is off the grid, or an id is not of A-Z a-z 0-9 _ -.
+            If a price or quantity is 0 or off the grid, or an id is not of A-Z a-z 0-9 _ -.
         """
         cdef Text frame
         check_side(side)
@@ -491,12 +498,12 @@ cdef class BybitOrderText:
             say(&frame, b'Market","qty":"')
         else:
             say(&frame, b'Limit","qty":"')
-        put_whole(&frame, grid_units(qty, self._qty_step), self._qty_decimals)
+        put_amount(&frame, "qty", qty, self._qty_step, self._qty_decimals)
         if at_market:
             say(&frame, b'","smpType":"CancelMaker')
         else:
             say(&frame, b'","price":"')
-            put_whole(&frame, grid_units(price, self._price_step), self._price_decimals)
+            put_amount(&frame, "price", price, self._price_step, self._price_decimals)
             say(&frame, b'","timeInForce":"PostOnly')
         say(&frame, b'","positionIdx":0,"orderLinkId":"')
         put_plain(&frame, "client_id", client_id, MOST_ID)
@@ -515,9 +522,9 @@ cdef class BybitOrderText:
         self._begin(&frame, id, ts_ms, b"order.amend")
         self._refer(&frame, order_id, client_id)
         say(&frame, b',"qty":"')
-        put_whole(&frame, grid_units(qty, self._qty_step), self._qty_decimals)
+        put_amount(&frame, "qty", qty, self._qty_step, self._qty_decimals)
         say(&frame, b'","price":"')
-        put_whole(&frame, grid_units(price, self._price_step), self._price_decimals)
+        put_amount(&frame, "price", price, self._price_step, self._price_decimals)
         say(&frame, b'"}]}')
         return whole(&frame)
 

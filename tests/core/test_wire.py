@@ -229,13 +229,24 @@ def test_ids_that_would_need_escaping_are_refused(word):
 
 
 @pytest.mark.parametrize(
-    "change", [{"side": 0}, {"ts": 0}, {"ts": 10**15}, {"price": 0.05}, {"qty": float("nan")}]
-)
-def test_what_no_venue_takes_is_refused(change):
-    order = {"ts": TS, "side": 1, "price": 90000.5, "qty": 1.0} | change
+    ("name", "value"),
+    [
+        ("side", 0), ("ts_ms", 0), ("ts_ms", 10**15), ("price", 0.05), ("price", 0.0),
+        ("price", -0.0), ("price", -1.0), ("qty", float("nan")), ("qty", 0.0), ("qty", -1.0),
+        ("qty", 1e-300),
+    ],
+)  # fmt: skip
+def test_what_no_venue_takes_is_refused_by_its_name(name, value):
+    order = {"ts_ms": TS, "side": 1, "price": 90000.5, "qty": 1.0} | {name: value}
+    ts_ms, side, price, qty = order.values()
     for texts in (binance(), bybit()):
-        with pytest.raises(ValueError):  # noqa: PT011 (each names its own)
-            texts.place("r1", order["ts"], "c", order["side"], order["price"], order["qty"])
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            texts.place("r1", ts_ms, "c", side, price, qty)
+    if name in ("price", "qty"):
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            binance().modify("r1", ts_ms, side, price, qty, client_id="c")
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            bybit().modify("r1", ts_ms, price, qty, client_id="c")
 
 
 def test_a_signer_of_any_length_fits_or_is_refused():
