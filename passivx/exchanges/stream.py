@@ -450,11 +450,6 @@ class Connection(WSListener):
             self._beat_s = now_s + self._stream.heartbeat.interval_s
         self._check()
 
-    def _retire(self) -> None:
-        """Be watched no more: another has taken over."""
-        if self._check_timer is not None:
-            self._check_timer.cancel()
-
     def _check(self) -> None:
         """End what is silent or dead, send what is due, and come again when something may be."""
         if self._over:
@@ -722,7 +717,6 @@ class Stream:
                 continue
             old, connection = connection, successor
             self.counts.rotations += not old._over
-            old._retire()
             self._adopt(connection)
             self._clock.call_later(
                 self.limits.overlap_s, functools.partial(old._end, "rotated", code=WSCloseCode.OK)
