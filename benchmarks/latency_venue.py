@@ -5,17 +5,19 @@ sends a trade and measures until the last byte of the order that answers it; for
 same text is back. Both clocks are this process's. Prints one JSON line with the addresses, then
 waits for one line on stdin ("go ROUNDS REPEATS"), then prints the figures.
 
-The loop spins (`call_soon` of itself): a sleeping virtual core adds 40 to 150 µs of wake-up to
-whatever is measured, and differently from one to the next.
+`stay_awake` is for a process a core beside them: a sleeping virtual core adds 40 to 150 µs of
+wake-up to whatever is measured, and differently from one to the next. The loops themselves wait in
+the kernel, as they do in earnest.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from typing import cast
 
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
@@ -25,6 +27,7 @@ TRADE = (
     '"f":{id},"l":{id},"T":{t},"m":true,"st":1}}'
 )
 KINDS = ("echo", "ws", "rest")
+PAUSE_S = 0.0005
 
 
 class Meter:
@@ -48,6 +51,8 @@ class Meter:
         ).encode()
         transport = self.echo if kind == "echo" else self.market
         assert transport is not None
+        # Trades do not come in the microsecond after an answer: let the client finish with that.
+        await asyncio.sleep(PAUSE_S)
         self.back = asyncio.get_running_loop().create_future()
         start = time.perf_counter_ns()
         transport.send(WSMsgType.TEXT, message)
@@ -117,8 +122,8 @@ class Rest(asyncio.Protocol):
         self.held = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are of no common class.
+        self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         self.held += data
@@ -147,20 +152,18 @@ class Rest(asyncio.Protocol):
         )
 
 
-def spin(loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """Keep a loop from ever sleeping; returns what stops it."""
-    going = True
+def keep_to(core: int) -> None:
+    """Stay on one core: two processes on the same one, or on two, are different measurements."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
 
-    def again() -> None:
-        if going:
-            loop.call_soon(again)
 
-    def stop() -> None:
-        nonlocal going
-        going = False
-
-    again()
-    return stop
+def stay_awake(core: int) -> None:
+    """Spin on a core for as long as nobody else wants it; runs until killed."""
+    keep_to(core)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    while True:
+        pass
 
 
 async def main() -> None:
@@ -175,13 +178,12 @@ async def main() -> None:
     ports = [server.sockets[0].getsockname()[1] for server in (sockets, http)]
     print(json.dumps(ports), flush=True)
     _, rounds, repeats = (await loop.run_in_executor(None, sys.stdin.readline)).split()
-    stop = spin(loop)
     figures = await meter.run(int(rounds), int(repeats))
-    stop()
     print(json.dumps(figures), flush=True)
     # Until the client has closed its side.
     await loop.run_in_executor(None, sys.stdin.readline)
 
 
 if __name__ == "__main__":
+    keep_to(0)
     uvloop.run(main())

@@ -59,15 +59,16 @@ class _Ledger:
     """The charges of one window, oldest first, and until when nothing may be added."""
 
     window: Window
+    open_limit: int  # for what is not urgent
+    counted_ms: int = field(init=False)  # how long a charge counts
     charges: deque[tuple[int, int]] = field(default_factory=deque)  # when, how much
     used: int = 0
     shut: _Shut = field(default_factory=_Shut)
 
-    @property
-    def counted_ms(self) -> int:
+    def __post_init__(self) -> None:
         interval_ms = self.window.interval_ms
         # Times are cut to whole ms, hence one more.
-        return interval_ms + min(math.ceil(interval_ms * _SLACK), _MOST_SLACK_MS) + 1
+        self.counted_ms = interval_ms + min(math.ceil(interval_ms * _SLACK), _MOST_SLACK_MS) + 1
 
     def forget(self, now_ms: int) -> None:
         while self.charges and self.charges[0][0] <= now_ms - self.counted_ms:
@@ -119,10 +120,10 @@ class Budget:
     def set_limits(self, windows: Iterable[Window]) -> None:
         """Take the venue's own limits; windows not named stay as they are, charges are kept."""
         for window in windows:
-            if ledger := self._ledgers.get(window.name):
-                ledger.window = window
-            else:
-                self._ledgers[window.name] = _Ledger(window)
+            ledger = _Ledger(window, window.limit - int(window.limit * self._reserve))
+            if known := self._ledgers.get(window.name):
+                ledger.charges, ledger.used, ledger.shut = known.charges, known.used, known.shut
+            self._ledgers[window.name] = ledger
 
     def used(self, name: str) -> int:
         """Return what is counted in a window now."""
@@ -157,6 +158,18 @@ class Budget:
                 wait_ms = max(wait_ms, min(ramped_ms, self._ramp_ms // 20 + 1))
             delay_ms = max(delay_ms, ledger.shut.until_ms(urgent) - now_ms, wait_ms)
         return max(0, delay_ms) / 1000
+
+    def _is_open(self, costs: Mapping[str, int], urgent: bool, now_ms: int) -> bool:
+        """Tell quickly when nothing is shut and there is room: an order waits for this answer."""
+        if self._banned_ms is not None or self._shut.until_ms(urgent) > now_ms:
+            return False
+        for name, cost in costs.items():
+            ledger = self._ledger(name)
+            ledger.forget(now_ms)
+            most = ledger.window.limit if urgent else ledger.open_limit
+            if not 0 <= cost <= most - ledger.used or ledger.shut.until_ms(urgent) > now_ms:
+                return False
+        return True
 
     def charge(self, costs: Mapping[str, int]) -> None:
         """Count a message that is being sent."""
