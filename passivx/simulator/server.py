@@ -1,0 +1,256 @@
+"""The simulator's sockets: one port for REST and all websockets, with faults on the way.
+
+It speaks HTTP and websockets (aiohttp's) and no venue's language: that is the `Front`'s. Fronts are
+synchronous; what they send leaves in the order they sent it. Outgoing websocket frames are put
+together here, since a fault may cut one anywhere; never compressed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, Protocol, cast
+
+from aiohttp import WSMsgType, web
+
+from passivx.clock import Clock
+from passivx.simulator.faults import Faults, Gate
+from passivx.simulator.ledger import Ledger
+from passivx.simulator.messages import HttpReply, HttpRequest
+
+__all__ = ["Front", "HttpReply", "HttpRequest", "Server", "Session"]
+
+log = logging.getLogger(__name__)
+
+_MOST_BODY: Final = 1 << 20
+_HOUSEKEEPING_S: Final = 1.0
+_CLOSE_GRACE_S: Final = 0.25
+
+
+class Session:
+    """One websocket of a client; ``state`` is the front's own."""
+
+    def __init__(self, number: int, channel: str, path: str, query: str, gate: Gate) -> None:
+        self.number = number
+        self.channel = channel
+        self.path = path
+        self.query = query
+        self.state: Any = None
+        self._gate = gate
+
+    def send(self, text: str | bytes) -> None:
+        """Send one text message; after everything that was sent before."""
+        self._gate.send(text.encode() if isinstance(text, str) else text)
+
+    def ping(self, payload: bytes = b"") -> None:
+        """Send a websocket ping."""
+        self._gate.ping(payload)
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close, with 1006 without a word."""
+        self._gate.close(code, reason)
+
+
+class Front(Protocol):
+    """A venue's language on top of a `SimVenue`; calls come one at a time."""
+
+    def rest(self, request: HttpRequest) -> HttpReply:
+        """Answer one request."""
+        ...
+
+    def accept(self, path: str, query: str) -> str | None:
+        """Return the channel an upgrade to ``path`` is for; None is a 404.
+
+        public, market, private or trade.
+        """
+        ...
+
+    def opened(self, session: Session) -> None:
+        """Take a new socket in."""
+        ...
+
+    def message(self, session: Session, text: str) -> None:
+        """Answer one text message of a client."""
+        ...
+
+    def closed(self, session: Session) -> None:
+        """Forget a socket; nothing can be sent to it any more."""
+        ...
+
+    def housekeeping(self, now_ms: int) -> None:
+        """Do what falls due by itself; called about once a second of protocol time."""
+        ...
+
+
+class Server:
+    """Serves a front on a loopback port.
+
+    ``ping_interval_s``: how often the venue pings its websockets; None never.
+    """
+
+    def __init__(
+        self,
+        front: Front,
+        *,
+        clock: Clock,
+        ledger: Ledger,
+        faults: Faults,
+        ping_interval_s: float | None = None,
+    ) -> None:
+        self._front = front
+        self._clock = clock
+        self._ledger = ledger
+        self._faults = faults
+        self._ping_interval_s = ping_interval_s
+        self._sessions: dict[int, Session] = {}
+        self._numbers = 0
+        self._runner: web.ServerRunner | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pinged_ms = clock.time_ms()
+        self._timer: Any = None
+        self.port = 0
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The open websockets."""
+        return list(self._sessions.values())
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on 127.0.0.1; port 0 takes a free one, `port` then says which.
+
+        Raises
+        ------
+        OSError
+            If the port is taken.
+        """
+        self._runner = web.ServerRunner(
+            web.Server(self._handle, access_log=None), shutdown_timeout=_CLOSE_GRACE_S
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        address = self._runner.addresses[0]
+        self.port = int(address[1])
+        self._keep_house()
+
+    async def stop(self) -> None:
+        """Close every connection and the port."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for session in self.sessions:
+            session.close(1001, "going away")
+        for task in list(self._tasks):
+            task.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def _keep_house(self) -> None:
+        now_ms = self._clock.time_ms()
+        self._guarded(self._front.housekeeping, now_ms)
+        interval_s = self._ping_interval_s
+        if interval_s is not None and now_ms - self._pinged_ms >= interval_s * 1000:
+            self._pinged_ms = now_ms
+            for session in self.sessions:
+                session.ping(str(now_ms).encode())
+        self._timer = self._clock.call_later(_HOUSEKEEPING_S, self._keep_house)
+
+    # --- REST ---
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, _, query = request.raw_path.partition("?")
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._socket(request, path, query)
+        body = await request.read() if request.can_read_body else b""
+        if len(body) > _MOST_BODY:
+            return web.Response(status=413)
+        asked = HttpRequest(request.method, path, query, request.headers, body)
+        rules = self._faults.for_request(f"{asked.method} {path}", query, body)
+        if rules:
+            return await self._faulty(request, asked, rules)
+        return _response(self._answer(asked))
+
+    def _answer(self, asked: HttpRequest) -> HttpReply:
+        reply = self._guarded(self._front.rest, asked)
+        return reply if isinstance(reply, HttpReply) else HttpReply(500)
+
+    async def _faulty(
+        self, request: web.BaseRequest, asked: HttpRequest, rules: list[Any]
+    ) -> web.StreamResponse:
+        """Answer with whatever faults are due; executing is not stopped by a client that leaves."""
+
+        async def perform() -> HttpReply | None:
+            return await self._faults.perform(
+                rules, request.transport, lambda: self._answer(asked), self._clock
+            )
+
+        task = asyncio.get_running_loop().create_task(perform())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        reply = await asyncio.shield(task)
+        if reply is None:
+            # The connection is gone; aiohttp wants an answer that it cannot send.
+            return web.Response(status=500)
+        return _response(reply)
+
+    # --- websockets ---
+
+    async def _socket(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
+        channel = self._guarded(self._front.accept, path, query)
+        rules = self._faults.for_request(f"connect:{channel}", query, b"")
+        if rules:
+            refused = await self._faults.perform(
+                rules, request.transport, lambda: None, self._clock
+            )
+            if isinstance(refused, HttpReply):
+                return _response(refused)
+        if channel is None:
+            return web.Response(status=404)
+        socket = web.WebSocketResponse(compress=False, max_msg_size=_MOST_BODY, autoping=False)
+        await socket.prepare(request)
+        transport = cast(asyncio.Transport, request.transport)
+        if transport is None:
+            return socket
+        self._numbers += 1
+        number = self._numbers
+        gate = Gate(channel, transport, self._clock)
+        session = Session(number, str(channel), path, query, gate)
+        self._sessions[number] = session
+        self._faults.opened(gate)
+        self._guarded(self._front.opened, session)
+        try:
+            async for message in socket:
+                if message.type is WSMsgType.TEXT:
+                    text = str(message.data)
+                    deliver = partial(self._guarded, self._front.message, session, text)
+                    if not self._faults.swallows(gate, text, deliver):
+                        deliver()
+                elif message.type is WSMsgType.PING:
+                    gate.pong(bytes(message.data))
+        finally:
+            self._faults.closed(gate)
+            del self._sessions[number]
+            self._guarded(self._front.closed, session)
+            gate.over()
+        return socket
+
+    def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
+        """Call the front; its mistakes are loud and in the ledger, and do not stop the server."""
+        try:
+            return call(*args)
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            self._ledger.append(
+                "fault",
+                what="simulator",
+                error=f"{type(error).__name__} at {where.name}:{where.lineno}",
+            )
+            log.exception("the simulator failed in %s", getattr(call, "__name__", call))
+            return None
+
+
+def _response(reply: HttpReply) -> web.Response:
+    return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
