@@ -768,7 +768,7 @@ class Stream:
                 opening.exception()
 
     async def _lose(self, connection: Connection) -> None:
-        """Report the loss of the live connection, and wait until no socket is left."""
+        """Report the loss of the live connection, once."""
         if self._current is not connection:
             return
         self._current = None
@@ -778,7 +778,6 @@ class Stream:
         if ended.stale:
             self._report(StreamState.STALE, reason)
         self._report(StreamState.LOST, reason)
-        await connection._closed()
 
     async def _end_all(self, reason: str) -> None:
         for connection in list(self._connections):

@@ -408,10 +408,11 @@ def test_w16_a_burst_of_ten_thousand_loses_nothing(drive):
 
             async def watch():
                 nonlocal longest
+                # The thread's own time: others run on this machine too.
                 while True:
-                    before = time.perf_counter()
+                    before = time.thread_time()
                     await asyncio.sleep(0)
-                    longest = max(longest, time.perf_counter() - before)
+                    longest = max(longest, time.thread_time() - before)
 
             watcher = asyncio.create_task(watch())
             owner.stream.send(b"go")
@@ -936,6 +937,40 @@ def test_w7_a_refused_port_is_tried_again_with_full_jitter_up_to_the_cap(drive):
                 assert owner.states[-1] is LOST
                 await owner.renewed(attempt + 1)
                 assert owner.clock.monotonic_s() - since_s == pytest.approx(wait_s, abs=1e-6)
+
+    drive(main)
+
+
+def test_no_connection_is_begun_before_the_last_is_closed(drive):
+    async def clinging(peer):
+        await peer.upgrade()
+        await peer.gone()
+
+    async def main():
+        rng = random.Random()
+        rng.uniform = lambda low, high: low
+        left = []
+
+        def on_state(state, reason):
+            if state is CONNECTING:
+                left.append(len(stream._connections))
+
+        async with WsServer(clinging) as server:
+            stream = Stream(
+                name="test", url=server.url, on_frame=lambda _: None, clock=VirtualClock(), rng=rng,
+                on_state=on_state,
+            )  # fmt: skip
+            stream_ended = asyncio.create_task(stream.run())
+            for number in range(1, 4):
+                await stream.wait_live()
+                assert stream.counts.connects == number
+                stream.renew("again")
+                while stream.state is LIVE:
+                    await asyncio.sleep(0)
+            await stream.close()
+            await stream_ended
+        assert len(left) >= 3
+        assert not any(left)
 
     drive(main)
 
@@ -1528,6 +1563,7 @@ def test_closing_says_goodbye_and_leaves_nothing(drive):
             reply = owner.stream.request("id", b"order")
             await owner.stream.close()
             assert owner.states[-1] is CLOSED
+            assert not owner.stream._connections
             with pytest.raises(NoReplyError):
                 await reply
             await owner.stream.close()
