@@ -579,6 +579,7 @@ class Stream:
         self._current: Connection | None = None
         self._work: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()  # live, or closed
+        self._closing = False
         self._finished = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -636,22 +637,26 @@ class Stream:
         UnavailableError
             If the stream is closed instead.
         """
-        await self._settled.wait()
-        if self._state is StreamState.CLOSED:
-            raise UnavailableError(f"{self.name}: the stream is closed")
+        while self._state is not StreamState.LIVE:
+            await self._settled.wait()
+            if self._state is StreamState.CLOSED:
+                raise UnavailableError(f"{self.name}: the stream is closed")
 
     async def run(self) -> None:
         """Keep the stream up until `close`, or until cancelled; nothing is left open after it.
 
-        What ``on_state`` raises ends it and is raised here. A stream runs once.
+        What ``on_state`` raises ends it and is raised here. A stream runs once; one that was closed
+        before does not begin.
         """
-        if self._work is not None or self._finished.is_set():
+        if self._work is not None:
             raise RuntimeError(f"stream {self.name} runs once")
+        if self._closing:
+            return
         reason = "cancelled"
         self._work = asyncio.create_task(self._keep(), name=f"stream {self.name}")
         try:
             await asyncio.wait({self._work})
-            reason = "closed" if self._work.cancelled() else "failed"
+            reason = "closed" if self._closing else "failed"
         finally:
             self._work.cancel()
             try:
@@ -662,11 +667,14 @@ class Stream:
                 self._report(StreamState.CLOSED, reason)
         if not self._work.cancelled():
             self._work.result()
+        elif not self._closing:
+            # Something it awaited was cancelled: its end must not pass for a wanted one.
+            raise RuntimeError(f"stream {self.name} was cancelled from within")
 
     async def close(self) -> None:
         """End the stream and return when its sockets are closed."""
+        self._closing = True
         if self._work is None:
-            self._finished.set()
             self._report(StreamState.CLOSED, "closed")
             return
         self._work.cancel()
@@ -686,6 +694,7 @@ class Stream:
             else:
                 since_s = self._clock.monotonic_s()
                 wait_s = await self._serve(connection)
+                await self._end_all("its successor is lost")
                 if self._clock.monotonic_s() - since_s >= self.limits.stable_s:
                     tries = 0
             await self._clock.sleep(max(wait_s, self._backoff_s(tries)))
@@ -717,13 +726,13 @@ class Stream:
                 continue
             old, connection = connection, successor
             self.counts.rotations += not old._over
+            log.info("stream=%s rotation=done", self.name)
             self._adopt(connection)
             self._clock.call_later(
                 self.limits.overlap_s, functools.partial(old._end, "rotated", code=WSCloseCode.OK)
             )
             due_s, tries = self.limits.rotate_after_s, 0
         await self._lose(connection)
-        await self._end_all("its successor is lost")
         return 0.0
 
     def _adopt(self, connection: Connection) -> None:
@@ -824,8 +833,11 @@ class Stream:
                 await asyncio.wait({greeting})
             if not greeting.cancelled():
                 greeting.exception()
-        if not connection._over:
-            greeting.result()
+        if connection._over:
+            return
+        if greeting.cancelled():
+            raise _Refused("hello was cancelled")
+        greeting.result()
 
     def _report(self, state: StreamState, reason: str) -> None:
         if state is self._state:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import random
 import struct
@@ -1155,6 +1154,24 @@ def test_a_hello_ends_when_the_connection_does(drive):
     drive(main)
 
 
+def test_what_is_cancelled_within_does_not_end_the_stream_unseen(drive):
+    async def cancelled(*_):
+        reply = asyncio.get_running_loop().create_future()
+        reply.cancel()
+        await reply
+
+    async def main():
+        async with WsServer(stay) as server, Owner(server.url, hello=cancelled) as owner:
+            await owner.until_state(LOST)
+            assert owner.reasons[-1] == "hello was cancelled"
+        owner = Owner(cancelled)
+        with pytest.raises(RuntimeError, match="from within"):
+            await owner.stream.run()
+        assert (owner.states[-1], owner.reasons[-1]) == (CLOSED, "failed")
+
+    drive(main)
+
+
 def test_why_a_hello_refuses_is_told_if_it_is_fit_to_be(drive, caplog):
     errors = iter(
         [
@@ -1628,9 +1645,10 @@ def test_closed_before_it_ran(drive):
     async def main():
         stream = Stream(name="test", url="", on_frame=lambda _: None, clock=VirtualClock())
         await stream.close()
+        await stream.close()
         assert stream.state is CLOSED
-        with pytest.raises(RuntimeError):
-            await stream.run()
+        await stream.run()
+        assert stream.counts.connects == 0
 
     drive(main)
 
@@ -1666,6 +1684,5 @@ def test_picows_logs_nothing(drive, caplog):
             await owner.until_messages(1)
         assert {record.name for record in caplog.records} <= {"passivx.exchanges.stream", "asyncio"}
 
-    with caplog.at_level(1):
-        logging.getLogger("picows").setLevel(1)
+    with caplog.at_level(1), caplog.at_level(1, logger="picows"):
         drive(main)
