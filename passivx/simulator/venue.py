@@ -678,6 +678,11 @@ class SimVenue:
         self._ledger.replay_ts_ms = replay_ts_ms
         self._take_print(trade_id + self._injected, price, qty, buyer_maker)
 
+    def pass_time(self, replay_ts_ms: int) -> None:
+        """Settle the fundings due by then, inclusive: every print up to then has been taken in."""
+        if 0 < self.next_funding_ms <= replay_ts_ms:
+            self._fund_until(replay_ts_ms + 1)
+
     def jump(self, price: float, qty: float = 0.0) -> None:
         """Print a trade that the tape does not have, now; the ids of the tape move up by one.
 
