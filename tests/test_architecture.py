@@ -23,7 +23,7 @@ LAYERS = [
     {"candidates", "workspace", "planner", "venue"},
     {"exchanges"},
     {"data"},
-    {"report"},
+    {"report", "simulator"},
     {"backtesting"},
     {"optimizer"},
     {"cli"},

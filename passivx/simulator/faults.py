@@ -9,18 +9,21 @@ meets at most one rule, the oldest that is due. Every firing is a line of the le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
 from passivx._core.calc import floor_to
 from passivx.clock import Clock, Timer
+from passivx.documents import read_document
 from passivx.errors import ConfigError, Problem, nearest
 from passivx.models import step_parts
 from passivx.simulator.ledger import Ledger
@@ -34,7 +37,7 @@ from passivx.simulator.venue import (
     TimeInForce,
 )
 
-__all__ = ["CHANNELS", "Faults", "Gate", "SkewedClock"]
+__all__ = ["CHANNELS", "Faults", "Gate", "SkewedClock", "load_faults"]
 
 CHANNELS: Final = ("public", "market", "private", "trade")
 _EVENTS: Final = ("fill", "order", "cancel", "funding", "liquidation", "print")
@@ -692,6 +695,26 @@ class Faults:
             self._ext_order("sell" if size > 0 else "buy", 2 * abs(size), 0.0, False)
 
 
+def load_faults(path: Path) -> list[Any]:
+    """Read a file of rules: a JSON list, or (also as HJSON) an object whose ``faults`` is one.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read; what the rules say is checked by `Faults.add`.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        rows = orjson.loads(path.read_bytes())
+        if isinstance(rows, list):
+            return rows
+    document = read_document(path)
+    rows = document.get("faults", [document] if "do" in document else None)
+    if not isinstance(rows, list):
+        problem = Problem("faults", rows, "must be a list of rules", '{"faults": [{"do": ...}]}')
+        raise ConfigError([problem], path)
+    return rows
+
+
 # --- helpers --------------------------------------------------------------------------------------
 
 
@@ -756,10 +779,10 @@ def _argument(value: Any, spec: _Argument, name: str, wrong: Callable[..., None]
         wrong(name, value, f"must be in [{spec.least:g}, {spec.most:g}]")
     elif not isinstance(value, spec.kind) or (spec.kind is int and value is True):
         wrong(name, value, f"must be of type {spec.kind.__name__}")
-    elif spec.kind is int and not spec.least <= value <= spec.most:
+    elif isinstance(value, int) and not spec.least <= value <= spec.most:
         wrong(name, value, f"must be in [{spec.least:g}, {spec.most:g}]")
     elif spec.words and value not in spec.words:
-        wrong(name, value, "is not known", nearest(value, spec.words))
+        wrong(name, value, "is not known", nearest(str(value), spec.words))
     else:
         return value
     return None

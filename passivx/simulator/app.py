@@ -1,0 +1,323 @@
+"""A whole simulated exchange: market, venue, front, faults, sockets and the control port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import orjson
+from aiohttp import web
+
+from passivx.clock import Clock, VirtualClock, WallClock
+from passivx.errors import PassivxError
+from passivx.models import Market
+from passivx.simulator.faults import Faults, SkewedClock
+from passivx.simulator.feed import Feed, Replay, Speed, find_listing
+from passivx.simulator.ledger import Ledger
+from passivx.simulator.server import Front, Server
+from passivx.simulator.venue import Policy, SimVenue
+
+__all__ = ["Simulator"]
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost")
+_PINGS_S: Final = {"binance": 180.0, "bybit": None}
+
+
+class Simulator:
+    """One venue, one symbol, one account, on loopback ports of this machine.
+
+    Use it as an async context manager; the replay runs until it is left. ``speed`` "step" stands
+    still until `step` is called, on a virtual clock that every protocol time follows; at any other
+    speed protocol times are the wall clock's.
+
+    Parameters
+    ----------
+    exchange : str
+        binance or bybit.
+    wallet : float
+        Settle currency.
+    faults : list
+        Rules as `Faults.add` takes them.
+    limits : bool
+        Whether the venue's rate limits are kept.
+
+    Raises
+    ------
+    ConfigError
+        If there are no rules for the symbol, or a fault is not one.
+    OSError
+        On entering, if the port is taken.
+    """
+
+    def __init__(
+        self,
+        *,
+        exchange: str,
+        symbol: str,
+        market: Market,
+        feed: Feed,
+        wallet: float,
+        speed: Speed = 1.0,
+        port: int = 0,
+        faults: Sequence[Any] = (),
+        ledger_path: Path | None = None,
+        limits: bool = True,
+        leverage: float = 20.0,
+        cross_mode: bool = True,
+        key: str | None = None,
+        secret: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.exchange = exchange
+        self.symbol = symbol
+        self.key = secrets.token_hex(32) if key is None else key
+        self.secret = secrets.token_hex(32) if secret is None else secret
+        self.stopped = asyncio.Event()
+        self._port = port
+        base: Clock = VirtualClock(feed.start_ts_ms) if speed == "step" else WallClock()
+        self.clock = SkewedClock(base)
+        self.ledger = Ledger(self.clock, ledger_path)
+        self.venue = SimVenue(
+            find_listing(exchange, symbol, market),
+            _policy(exchange),
+            clock=self.clock,
+            ledger=self.ledger,
+            price=feed.start_price,
+            wallet=wallet,
+            leverage=min(leverage, market.max_leverage),
+            cross_mode=cross_mode,
+            seed=seed,
+        )
+        front = _front(exchange, self.venue, self.ledger, self.clock, self.key, self.secret, limits)
+        self.faults = Faults(self.venue, self.clock, self.ledger, seed=seed)
+        self.venue.observe(self.faults)
+        self.replay = Replay(feed, self.venue, base, ledger=self.ledger, speed=speed)
+        self.server = Server(
+            front,
+            clock=self.clock,
+            ledger=self.ledger,
+            faults=self.faults,
+            ping_interval_s=_PINGS_S[exchange],
+        )
+        self._rules = list(faults)
+        self._control: web.AppRunner | None = None
+        self._control_port = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._rules:
+            self.faults.add(self._rules)
+        await self.server.start(self._port)
+        await self._start_control()
+        if self.replay.speed != "step":
+            self._task = asyncio.get_running_loop().create_task(self.replay.run())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self.server.stop()
+        if self._control is not None:
+            await self._control.cleanup()
+        self.ledger.close()
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """The addresses and the key, as `first_line` has them."""
+        host = f"127.0.0.1:{self.server.port}"
+        paths = (
+            {
+                "ws_public": "/public",
+                "ws_market": "/market",
+                "ws_private": "/private",
+                "ws_trade": "/ws-fapi/v1",
+            }
+            if self.exchange == "binance"
+            else {
+                "ws_public": f"/v5/public/{'inverse' if self._inverse else 'linear'}",
+                "ws_private": "/v5/private",
+                "ws_trade": "/v5/trade",
+            }
+        )
+        return {
+            "exchange": self.exchange,
+            "symbol": self.symbol,
+            "rest": f"http://{host}",
+            **{name: f"ws://{host}{path}" for name, path in paths.items()},
+            "control": f"http://127.0.0.1:{self._control_port}",
+            "key": self.key,
+            "secret": self.secret,
+        }
+
+    @property
+    def _inverse(self) -> bool:
+        return self.venue.listing.market.inverse
+
+    def first_line(self) -> str:
+        """Return what the command prints first: one JSON object, no line end."""
+        return orjson.dumps(self.endpoints).decode()
+
+    async def step(
+        self, *, ticks: int | None = None, ms: int | None = None, until_ms: int | None = None
+    ) -> dict[str, int | None]:
+        """Let the replay go on by one of the three, and return where it is now.
+
+        Raises
+        ------
+        PassivxError
+            If the simulator does not run at speed "step".
+        """
+        if self.replay.speed != "step":
+            raise PassivxError("step: only at --speed step")
+        n = await self.replay.step(ticks=ticks, ms=ms, until_ms=until_ms)
+        return {
+            "ts_ms": self.clock.time_ms(),
+            "replay_ts_ms": self.ledger.replay_ts_ms,
+            "ticks": n,
+        }
+
+    # --- the control port: no faults, no limits, this machine only ---
+
+    async def _start_control(self) -> None:
+        app = web.Application(client_max_size=1 << 20, middlewares=[_for_this_machine])
+        app.add_routes(
+            [
+                web.get("/ledger", self._get_ledger),
+                web.get("/state", self._get_state),
+                web.post("/fault", self._post_fault),
+                web.delete("/fault", self._delete_faults),
+                web.post("/step", self._post_step),
+                web.post("/stop", self._post_stop),
+            ]
+        )
+        self._control = web.AppRunner(app, access_log=None, shutdown_timeout=0.25)
+        await self._control.setup()
+        await web.TCPSite(self._control, "127.0.0.1", 0).start()
+        self._control_port = int(self._control.addresses[0][1])
+
+    async def _get_ledger(self, request: web.Request) -> web.Response:
+        since = request.query.get("since", "0")
+        if not since.isdecimal():
+            raise web.HTTPBadRequest(text="since: must be a whole number of lines")
+        body = b"".join(self.ledger.since(int(since)))
+        return web.Response(body=body, content_type="application/x-ndjson")
+
+    async def _get_state(self, request: web.Request) -> web.Response:
+        venue = self.venue
+        bid, ask = venue.quote
+        orders = [
+            {
+                "order_id": self.ledger.order_text(order.order_id),
+                "client_id": order.client_id,
+                "side": "buy" if order.side > 0 else "sell",
+                "price": order.price,
+                "qty": order.qty,
+                "filled": order.filled,
+                "reduce_only": order.reduce_only,
+            }
+            for order in venue.open_orders()
+        ]
+        return _json(
+            {
+                "ts_ms": self.clock.time_ms(),
+                "replay_ts_ms": self.ledger.replay_ts_ms,
+                "wallet": venue.wallet,
+                "equity": venue.equity,
+                "position": venue.size,
+                "entry_price": venue.entry_price,
+                "liq_price": venue.liq_price,
+                "leverage": venue.leverage,
+                "cross_mode": venue.cross_mode,
+                "mark_price": venue.mark_price,
+                "bid": bid,
+                "ask": ask,
+                "orders": orders,
+                "ended": self.replay.ended,
+            }
+        )
+
+    async def _post_fault(self, request: web.Request) -> web.Response:
+        return _json({"ids": self.faults.add(await _body(request))})
+
+    async def _delete_faults(self, request: web.Request) -> web.Response:
+        self.faults.heal()
+        return _json({"ids": []})
+
+    async def _post_step(self, request: web.Request) -> web.Response:
+        body = await _body(request)
+        names = ("ticks", "ms", "until_ms")
+        if not (
+            isinstance(body, dict)
+            and len(body) == 1
+            and all(name in names and type(n) is int and n >= 0 for name, n in body.items())
+        ):
+            raise web.HTTPBadRequest(text='one of {"ticks": n}, {"ms": n}, {"until_ms": t}')
+        return _json(await self.step(**body))
+
+    async def _post_stop(self, request: web.Request) -> web.Response:
+        self.stopped.set()
+        return _json({})
+
+
+def _policy(exchange: str) -> Policy:
+    # Only the venue that is asked for is loaded.
+    if exchange == "binance":
+        from passivx.simulator.binance import POLICY
+    else:
+        from passivx.simulator.bybit import POLICY
+    return POLICY
+
+
+def _front(
+    exchange: str,
+    venue: SimVenue,
+    ledger: Ledger,
+    clock: Clock,
+    key: str,
+    secret: str,
+    limits: bool,
+) -> Front:
+    if exchange == "binance":
+        from passivx.simulator.binance import BinanceFront
+
+        return BinanceFront(venue, ledger, clock=clock, key=key, secret=secret, limits=limits)
+    from passivx.simulator.bybit import BybitFront
+
+    return BybitFront(
+        venue, ledger, clock=clock, key=key, secret=secret, orders_per_s=10 if limits else None
+    )
+
+
+@web.middleware
+async def _for_this_machine(request: web.Request, handler: Any) -> web.StreamResponse:
+    """Refuse other host names (a page may have one point here), and put errors into words."""
+    if request.host.rpartition(":")[0] not in _LOOPBACK:
+        raise web.HTTPMisdirectedRequest
+    try:
+        response: web.StreamResponse = await handler(request)
+    except PassivxError as e:
+        raise web.HTTPBadRequest(text=str(e)) from None
+    return response
+
+
+async def _body(request: web.Request) -> Any:
+    try:
+        return orjson.loads(await request.read())
+    except ValueError:
+        raise web.HTTPBadRequest(text="the body must be JSON") from None
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value), content_type="application/json")
