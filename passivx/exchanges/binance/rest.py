@@ -8,6 +8,7 @@ one page: a page that is not full has left nothing out, whichever end the venue 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -22,6 +23,7 @@ from passivx.exchanges.base import (
     Outcome,
     Payment,
     PublicTrade,
+    Reaction,
     Rules,
     Verdict,
     whole,
@@ -113,16 +115,22 @@ class BinanceDialect:
             if isinstance(value, int) and not isinstance(value, bool):
                 code = value
             elif "code" in answer.data:
-                return Finding(Verdict.UNKNOWN, text="code: must be a whole number")
+                return Finding(
+                    Verdict.UNKNOWN, Reaction.LOOK_UP, text="code: must be a whole number"
+                )
         elif answer.data is None and answer.status == 503:
             message = answer.body[:100].decode("ascii", "replace")
-        return judge(
+        found = judge(
             answer.status,
             code,
             message,
             retry_after_s=retry_after_s(answer.headers),
             ts_ms=answer.ts_ms,
         )
+        if found.reaction is Reaction.ALREADY_SO:
+            # It comes with a 400, which `Http` takes for no success; `BinanceRest` does.
+            return replace(found, verdict=Verdict.REJECTED)
+        return found
 
     def usage(self, request: Request, headers: Mapping[str, str]) -> Iterable[tuple[str, int]]:
         """Read the venue's counters; order calls send −1 for the weight, which is none."""
@@ -468,11 +476,14 @@ class BinanceRest:
         *,
         urgent: bool = False,
     ) -> Reply:
-        return await self._http.send(
+        reply = await self._http.send(
             Request(
                 method=method, path=path, params=params, signed=True, costs=costs, urgent=urgent
             )
         )
+        if reply.reaction is Reaction.ALREADY_SO:
+            return replace(reply, verdict=Verdict.OK)
+        return reply
 
 
 def _check_size(orders: Sequence[object], most: int) -> None:

@@ -230,7 +230,7 @@ class OrderSocket:
         for row in limits:
             if not isinstance(row, dict):
                 continue
-            window = _WINDOWS.get((row.get("rateLimitType"), row.get("interval")))
+            window = _WINDOWS.get(f"{row.get('rateLimitType')} {row.get('interval')}")
             used = row.get("count")
             if window is not None and isinstance(used, int):
                 self._budget.observe(window, used)
@@ -239,10 +239,10 @@ class OrderSocket:
         self._sink.on_link(Link.ORDERS, state, reason)
 
 
-_WINDOWS: Final[Mapping[tuple[Any, Any], str]] = {
-    ("REQUEST_WEIGHT", "MINUTE"): WEIGHT,
-    ("ORDERS", "SECOND"): ORDERS_10S,
-    ("ORDERS", "MINUTE"): ORDERS_1M,
+_WINDOWS: Final = {
+    "REQUEST_WEIGHT MINUTE": WEIGHT,
+    "ORDERS SECOND": ORDERS_10S,
+    "ORDERS MINUTE": ORDERS_1M,
 }
 
 

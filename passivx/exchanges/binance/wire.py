@@ -483,9 +483,9 @@ def wallet_of(rows: Sequence[Mapping[str, Any]], asset: str) -> tuple[float, flo
 
     That is ``asset``, or the EU's credits where the account is kept in them.
     """
-    by_asset = {row.get("asset"): row for row in rows}
-    row = by_asset.get(asset)
-    credits = by_asset.get(_CREDITS)
+    row, credits = (
+        next((row for row in rows if row.get("asset") == name), None) for name in (asset, _CREDITS)
+    )
     if credits is not None and (row is None or number(row, "balance") == 0.0):
         row, asset = credits, _CREDITS
     if row is None:
@@ -633,12 +633,13 @@ def rules_of(
     """Put together the rules of a symbol: its entry of ``exchangeInfo`` (filters only, never the
     precisions), its tiers, our fees, and ``fundingInfo``, which lists unusual intervals alone.
     """
-    filters = {f.get("filterType"): f for f in rows_of(row.get("filters"), "filters")}
+    filters = rows_of(row.get("filters"), "filters")
 
     def of(kind: str) -> Mapping[str, Any]:
-        if kind not in filters:
-            raise BadReplyError(f"filters: {kind} is missing")
-        return filters[kind]
+        for each in filters:
+            if each.get("filterType") == kind:
+                return each
+        raise BadReplyError(f"filters: {kind} is missing")
 
     prices, lots, market_lots = of("PRICE_FILTER"), of("LOT_SIZE"), of("MARKET_LOT_SIZE")
     band, least_cost, most = of("PERCENT_PRICE"), of("MIN_NOTIONAL"), of("MAX_NUM_ORDERS")
@@ -705,7 +706,7 @@ def windows_of(info: Mapping[str, Any]) -> list[Window]:
     }
     windows = []
     for row in rows_of(info.get("rateLimits"), "rateLimits"):
-        kind = (row.get("rateLimitType"), row.get("interval"), row.get("intervalNum"))
+        kind = (text(row, "rateLimitType"), text(row, "interval"), whole(row, "intervalNum"))
         limit = whole(row, "limit")
         if kind in known and limit > 0:
             name, interval_ms = known[kind]
