@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import json
 import math
+import mmap
 from pathlib import Path
 
 import pytest
@@ -293,3 +295,32 @@ def test_documented_frames(shared: Path):
                     for symbol in ("BTCUSDT", "BNBUSDT"):
                         taken += agree(text, symbol, must=True)
     assert taken >= 2
+
+
+@pytest.fixture(scope="module")
+def at_the_edge():
+    """Put bytes right before a page that nobody may read: one byte too far ends the process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    edge = ctypes.c_void_p(start + mmap.PAGESIZE)
+    assert libc.mprotect(edge, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+
+    def place(frame: bytes) -> ctypes.Array[ctypes.c_ubyte]:
+        where = start + mmap.PAGESIZE - len(frame)
+        ctypes.memmove(where, frame, len(frame))
+        return (ctypes.c_ubyte * len(frame)).from_address(where)
+
+    yield place
+    libc.mprotect(edge, ctypes.c_size_t(mmap.PAGESIZE), mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "PROT_READ"), reason="pages are protected the POSIX way")
+@pytest.mark.parametrize("frame", [AGG_TRADE, BOOK_TICKER, TRADES, TOP, WRAPPED])
+def test_nothing_is_read_behind_the_end(frame, at_the_edge):
+    scanners = BinanceFrames("BTCUSDT"), BybitFrames("BTCUSDT")
+    # An empty view has no place in memory.
+    for end in range(1, len(frame) + 1):
+        for frames in scanners:
+            assert (frames.scan(at_the_edge(frame[:end])) != OTHER) <= (end == len(frame))
+    assert sum(frames.scan(at_the_edge(frame)) != OTHER for frames in scanners) == 1
