@@ -16,6 +16,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
@@ -579,7 +580,7 @@ class Faults:
             if rule.event == event and rule.due():
                 self._spent(rule)
                 # Not from within what is happening: the venue must be done with it first.
-                self._clock.call_later(0.0, lambda rule=rule: self._do(rule))  # type: ignore[misc]
+                self._clock.call_later(0.0, partial(self._do, rule))
 
     # --- deeds ---
 

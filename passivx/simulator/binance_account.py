@@ -1,0 +1,475 @@
+"""The account as Binance shows it: balances, position, fills, income, and the private events."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+from passivx._core.calc import cost
+from passivx.clock import Clock
+from passivx.simulator.binance_words import (
+    SIDES,
+    AnswerError,
+    Json,
+    Params,
+    Units,
+    integer,
+    ts_range,
+)
+from passivx.simulator.venue import Execution, Kind, OrderType, SimOrder, SimVenue, TimeInForce
+
+__all__ = ["AccountFace"]
+
+_WEEK_MS: Final = 7 * 86_400_000
+_MOST_ROWS: Final = 1000
+_TIFS: Final = {
+    TimeInForce.GTC: "GTC",
+    TimeInForce.IOC: "IOC",
+    TimeInForce.FOK: "FOK",
+    TimeInForce.POST_ONLY: "GTX",
+}
+# Why an order expired: er of ORDER_TRADE_UPDATE.
+_EXPIRY: Final = {"ioc": "2", "reduce_only": "4", "liquidation": "5"}
+_ENDS: Final = {
+    "new": "NEW",
+    "amended": "AMENDMENT",
+    "trade": "TRADE",
+    "canceled": "CANCELED",
+    "expired": "EXPIRED",
+    "rejected": "EXPIRED",
+}
+
+
+class AccountFace:
+    """Answers about the one account, and its events as ``tell`` sends them to whoever listens."""
+
+    def __init__(
+        self, venue: SimVenue, clock: Clock, units: Units, tell: Callable[[Json], None]
+    ) -> None:
+        self._venue = venue
+        self._clock = clock
+        self._units = units
+        self._tell = tell
+        self._income: list[Json] = []
+        self._realized = 0.0
+        self._updated_ms = clock.time_ms()
+        self._last: Execution | None = None
+
+    # --- REST ---
+
+    def get_balance(self, params: Params) -> list[Json]:
+        """GET /fapi/v2|v3/balance."""
+        venue, money = self._venue, self._units.money
+        return [
+            {
+                "accountAlias": "SgsR",
+                "asset": self._units.quote,
+                "balance": money(venue.wallet),
+                "crossWalletBalance": money(self._cross_wallet()),
+                "crossUnPnl": money(venue.open_pnl if venue.cross_mode else 0.0),
+                "availableBalance": money(venue.available),
+                "maxWithdrawAmount": money(max(0.0, min(venue.available, venue.wallet))),
+                "marginAvailable": True,
+                "updateTime": self._updated_ms,
+            }
+        ]
+
+    def get_account(self, params: Params) -> Json:
+        """GET /fapi/v2|v3/account."""
+        venue, money = self._venue, self._units.money
+        pnl, position_margin = money(venue.open_pnl), money(venue.position_margin)
+        order_margin, needed = (
+            money(venue.order_margin),
+            money(venue.position_margin + venue.order_margin),
+        )
+        maintenance, wallet, cross = (
+            money(venue.maintenance_margin),
+            money(venue.wallet),
+            money(self._cross_wallet()),
+        )
+        cross_pnl = money(venue.open_pnl if venue.cross_mode else 0.0)
+        free = {
+            "availableBalance": money(venue.available),
+            "maxWithdrawAmount": money(max(0.0, min(venue.available, venue.wallet))),
+        }
+        asset = {
+            "asset": self._units.quote,
+            "walletBalance": wallet,
+            "unrealizedProfit": pnl,
+            "marginBalance": money(venue.equity),
+            "maintMargin": maintenance,
+            "initialMargin": needed,
+            "positionInitialMargin": position_margin,
+            "openOrderInitialMargin": order_margin,
+            "crossWalletBalance": cross,
+            "crossUnPnl": cross_pnl,
+            **free,
+            "updateTime": self._updated_ms,
+        }
+        row = self._position()
+        positions = [
+            {
+                key: row[key]
+                for key in (
+                    "symbol",
+                    "positionSide",
+                    "positionAmt",
+                    "isolatedMargin",
+                    "notional",
+                    "isolatedWallet",
+                    "initialMargin",
+                    "maintMargin",
+                    "updateTime",
+                    "entryPrice",
+                )
+            }
+            | {"unrealizedProfit": row["unRealizedProfit"], "leverage": f"{venue.leverage:g}"}
+        ]
+        return {
+            "feeTier": 0,
+            "canTrade": True,
+            "canDeposit": True,
+            "canWithdraw": True,
+            "updateTime": 0,
+            "multiAssetsMargin": False,
+            "totalInitialMargin": needed,
+            "totalMaintMargin": maintenance,
+            "totalWalletBalance": wallet,
+            "totalUnrealizedProfit": pnl,
+            "totalMarginBalance": money(venue.equity),
+            "totalPositionInitialMargin": position_margin,
+            "totalOpenOrderInitialMargin": order_margin,
+            "totalCrossWalletBalance": cross,
+            "totalCrossUnPnl": cross_pnl,
+            **free,
+            "assets": [asset],
+            "positions": positions if self._shows() else [],
+        }
+
+    def get_positions_v3(self, params: Params) -> list[Json]:
+        """GET /fapi/v3/positionRisk: only what has a position or orders."""
+        if params.get("symbol", self._units.symbol) != self._units.symbol:
+            raise AnswerError(-1121, "Invalid symbol.")
+        return [self._position()] if self._shows() else []
+
+    def get_positions_v2(self, params: Params) -> list[Json]:
+        """GET /fapi/v2/positionRisk: every symbol, with leverage and margin type."""
+        if params.get("symbol", self._units.symbol) != self._units.symbol:
+            raise AnswerError(-1121, "Invalid symbol.")
+        venue, row = self._venue, self._position()
+        return [
+            {
+                **row,
+                "marginType": "cross" if venue.cross_mode else "isolated",
+                "isAutoAddMargin": "false",
+                "leverage": f"{venue.leverage:g}",
+                "maxNotionalValue": self.most_notional(),
+            }
+        ]
+
+    def get_symbol_config(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/symbolConfig."""
+        return [
+            {
+                "symbol": self._units.symbol,
+                "marginType": "CROSSED" if self._venue.cross_mode else "ISOLATED",
+                "isAutoAddMargin": False,
+                "leverage": int(self._venue.leverage),
+                "maxNotionalValue": self.most_notional(),
+            }
+        ]
+
+    def get_account_config(self, params: Params) -> Json:
+        """GET /fapi/v1/accountConfig."""
+        return {
+            "feeTier": 0,
+            "canTrade": True,
+            "canDeposit": True,
+            "canWithdraw": True,
+            "dualSidePosition": self._venue.hedge_mode,
+            "updateTime": 0,
+            "multiAssetsMargin": False,
+            "tradeGroupId": -1,
+        }
+
+    def get_commission(self, params: Params) -> Json:
+        """GET /fapi/v1/commissionRate."""
+        market = self._venue.listing.market
+        return {
+            "symbol": self._units.symbol,
+            "makerCommissionRate": f"{market.maker_fee:.6f}",
+            "takerCommissionRate": f"{market.taker_fee:.6f}",
+            "rpiCommissionRate": f"{market.maker_fee:.6f}",
+        }
+
+    def get_fills(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/userTrades, oldest first; ``fromId`` excludes times."""
+        limit = max(1, min(integer(params, "limit", 500), _MOST_ROWS))
+        fills = self._venue.executions
+        if "orderId" in params:
+            order_id = integer(params, "orderId")
+            fills = [fill for fill in fills if fill.order_id == order_id]
+        if "fromId" in params:
+            if "startTime" in params or "endTime" in params:
+                raise AnswerError(-1128, "Combination of optional parameters invalid.")
+            first = integer(params, "fromId")
+            fills = [fill for fill in fills if fill.trade_id >= first][:limit]
+        else:
+            start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS)
+            fills = [fill for fill in fills if start <= fill.ts_ms <= end]
+            fills = fills[:limit] if "startTime" in params else fills[-limit:]
+        return [self._fill_row(fill) for fill in fills]
+
+    def get_income(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/income, oldest first."""
+        limit = max(1, min(integer(params, "limit", 100), _MOST_ROWS))
+        now = self._clock.time_ms()
+        end = integer(params, "endTime", now)
+        start = integer(params, "startTime", max(0, end - _WEEK_MS))
+        kind = params.get("incomeType", "")
+        rows = [
+            row
+            for row in self._income
+            if start <= row["time"] <= end and kind in ("", row["incomeType"])
+        ]
+        return rows[:limit] if "startTime" in params else rows[-limit:]
+
+    def most_notional(self) -> str:
+        """Return the largest notional at the present leverage."""
+        cap = self._venue.listing.market.notional_cap(self._venue.leverage)
+        return f"{cap:.0f}" if math.isfinite(cap) else "1000000000"
+
+    def _fill_row(self, fill: Execution) -> Json:
+        units, quote = self._units, self._units.quote
+        return {
+            "buyer": fill.side > 0,
+            "commission": units.money(-fill.fee),
+            "commissionAsset": quote,
+            "id": fill.trade_id,
+            "maker": fill.maker,
+            "orderId": fill.order_id,
+            "price": units.price(fill.price),
+            "qty": units.qty(fill.qty),
+            "quoteQty": units.money(fill.price * fill.qty),
+            "baseQty": units.qty(fill.qty),
+            "marginAsset": quote,
+            "realizedPnl": units.money(fill.pnl),
+            "side": SIDES[fill.side],
+            "positionSide": "BOTH",
+            "symbol": units.symbol,
+            "pair": units.symbol,
+            "time": fill.ts_ms,
+        }
+
+    def _shows(self) -> bool:
+        return self._venue.size != 0.0 or any(True for _ in self._venue.open_orders())
+
+    def _cross_wallet(self) -> float:
+        venue = self._venue
+        return venue.wallet if venue.cross_mode else venue.wallet - venue.position_margin
+
+    def _position(self) -> Json:
+        venue, units, money = self._venue, self._units, self._units.money
+        notional = venue.size * venue.mark_price
+        isolated = 0.0 if venue.cross_mode else venue.position_margin
+        sides = {1: 0.0, -1: 0.0}
+        for order in venue.open_orders():
+            sides[order.side] += order.left * order.price
+        return {
+            "symbol": units.symbol,
+            "positionSide": "BOTH",
+            "positionAmt": units.qty(venue.size),
+            "entryPrice": f"{venue.entry_price:.12g}" if venue.size else "0.0",
+            "breakEvenPrice": f"{venue.entry_price:.12g}" if venue.size else "0.0",
+            "markPrice": f"{venue.mark_price:.8f}",
+            "unRealizedProfit": money(venue.open_pnl),
+            "liquidationPrice": f"{venue.liq_price:.8f}" if venue.liq_price else "0",
+            "isolatedMargin": money(isolated + (0.0 if venue.cross_mode else venue.open_pnl)),
+            "notional": money(notional),
+            "marginAsset": units.quote,
+            "isolatedWallet": money(isolated),
+            "initialMargin": money(venue.position_margin + venue.order_margin),
+            "maintMargin": money(venue.maintenance_margin),
+            "positionInitialMargin": money(venue.position_margin),
+            "openOrderInitialMargin": money(venue.order_margin),
+            "adl": 2 if venue.size else 0,
+            "bidNotional": money(sides[1]),
+            "askNotional": money(sides[-1]),
+            "updateTime": self._updated_ms,
+        }
+
+    # --- what happens ---
+
+    def on_order(self, order: SimOrder, what: str) -> None:
+        """Tell what became of an order; with its fill, when that is what."""
+        fill = self._last if what == "trade" else None
+        self._tell(self._order_event(order, _ENDS[what], fill))
+
+    def on_execution(self, order: SimOrder | None, fill: Execution) -> None:
+        """Book a fill as income; those of no order of ours are told here."""
+        self._last = fill
+        self._realized += fill.pnl
+        self._add_income("REALIZED_PNL", fill.pnl, fill.ts_ms, str(fill.trade_id))
+        self._add_income("COMMISSION", fill.fee, fill.ts_ms, str(fill.trade_id))
+        if order is None:
+            self._tell(self._forced_event(fill, "NEW"))
+            self._tell(self._forced_event(fill, "FILLED"))
+
+    def on_funding(self, amount: float, ts_ms: int) -> None:
+        """Book a funding that was paid or received."""
+        if self._venue.size:
+            self._add_income("FUNDING_FEE", amount, ts_ms, "")
+
+    def on_account(self, why: str) -> None:
+        """Tell the wallet and, unless it is funding of a cross position, the position."""
+        venue, units = self._venue, self._units
+        reasons = {"funding": "FUNDING_FEE", "deposit": "DEPOSIT"}
+        reason = reasons.get(why, "ORDER")
+        self._updated_ms = now = self._clock.time_ms()
+        account: Json = {
+            "m": reason,
+            "B": [
+                {
+                    "a": units.quote,
+                    "wb": units.money(venue.wallet),
+                    "cw": units.money(self._cross_wallet()),
+                    "bc": "0",
+                }
+            ],
+            "P": [],
+        }
+        if reason == "FUNDING_FEE":
+            account["S"] = units.symbol
+        if reason == "ORDER" or (reason == "FUNDING_FEE" and not venue.cross_mode):
+            row = self._position()
+            account["P"] = [
+                {
+                    "s": units.symbol,
+                    "pa": row["positionAmt"],
+                    "ep": row["entryPrice"],
+                    "bep": row["breakEvenPrice"],
+                    "cr": units.money(self._realized),
+                    "up": row["unRealizedProfit"],
+                    "mt": "cross" if venue.cross_mode else "isolated",
+                    "iw": row["isolatedWallet"],
+                    "ps": "BOTH",
+                }
+            ]
+        self._tell({"e": "ACCOUNT_UPDATE", "E": now, "T": now, "a": account})
+
+    def on_terms(self, what: str) -> None:
+        """Tell a new leverage."""
+        if what == "leverage":
+            now = self._clock.time_ms()
+            settings = {"s": self._units.symbol, "l": int(self._venue.leverage)}
+            self._tell({"e": "ACCOUNT_CONFIG_UPDATE", "E": now, "T": now, "ac": settings})
+
+    def _add_income(self, kind: str, amount: float, ts_ms: int, trade_id: str) -> None:
+        if amount == 0.0 and kind != "FUNDING_FEE":
+            return
+        self._income.append(
+            {
+                "symbol": self._units.symbol,
+                "incomeType": kind,
+                "income": self._units.money(amount),
+                "asset": self._units.quote,
+                "info": kind,
+                "time": ts_ms,
+                "tranId": 9_000_000_000 + len(self._income),
+                "tradeId": trade_id,
+            }
+        )
+
+    def _order_event(self, order: SimOrder, execution: str, fill: Execution | None) -> Json:
+        units, venue = self._units, self._venue
+        limit = order.type is OrderType.LIMIT
+        sides = {1: 0.0, -1: 0.0}
+        for other in venue.open_orders():
+            sides[other.side] += cost(other.left, other.price, inverse=False) if other.price else 0
+        row: Json = {
+            "s": units.symbol,
+            "c": order.client_id,
+            "S": SIDES[order.side],
+            "o": order.type.value,
+            "f": _TIFS[order.tif] if limit else "GTC",
+            "q": units.qty(order.qty),
+            "p": units.price(order.price) if limit else "0",
+            "ap": units.average(order) if order.filled else "0",
+            "sp": "0",
+            "x": execution,
+            "X": order.status.value,
+            "i": order.order_id,
+            "l": units.qty(fill.qty) if fill else "0",
+            "z": units.qty(order.filled),
+            "L": units.price(fill.price) if fill else "0",
+            "T": order.updated_ms,
+            "t": fill.trade_id if fill else 0,
+            "b": units.money(sides[1]),
+            "a": units.money(sides[-1]),
+            "m": bool(fill and fill.maker),
+            "R": order.reduce_only,
+            "wt": "CONTRACT_PRICE",
+            "ot": order.type.value,
+            "ps": "BOTH",
+            "cp": False,
+            "pP": False,
+            "si": 0,
+            "ss": 0,
+            "rp": units.money(fill.pnl) if fill else "0",
+            "V": order.extra.get("stp", "NONE"),
+            "pm": "NONE",
+            "gtd": 0,
+            "er": _EXPIRY.get(order.reason, "0") if execution == "EXPIRED" else "0",
+        }
+        if fill:
+            row |= {"N": units.quote, "n": units.money(-fill.fee)}
+        return {
+            "e": "ORDER_TRADE_UPDATE",
+            "E": self._clock.time_ms(),
+            "T": order.updated_ms,
+            "o": row,
+        }
+
+    def _forced_event(self, fill: Execution, status: str) -> Json:
+        units, filled = self._units, status == "FILLED"
+        prefix = "adl_autoclose" if fill.kind is Kind.ADL else f"autoclose-{fill.ts_ms}"
+        row: Json = {
+            "s": units.symbol,
+            "c": prefix,
+            "S": SIDES[fill.side],
+            "o": "LIMIT",
+            "f": "IOC",
+            "q": units.qty(fill.qty),
+            "p": units.price(fill.price),
+            "ap": units.price(fill.price) if filled else "0",
+            "sp": "0",
+            "x": "CALCULATED" if filled else "NEW",
+            "X": status,
+            "i": fill.order_id or 1,
+            "l": units.qty(fill.qty) if filled else "0",
+            "z": units.qty(fill.qty) if filled else "0",
+            "L": units.price(fill.price) if filled else "0",
+            "T": fill.ts_ms,
+            "t": fill.trade_id if filled else 0,
+            "b": "0",
+            "a": "0",
+            "m": False,
+            "R": True,
+            "wt": "CONTRACT_PRICE",
+            "ot": "LIMIT",
+            "ps": "BOTH",
+            "cp": False,
+            "pP": False,
+            "si": 0,
+            "ss": 0,
+            "rp": units.money(fill.pnl) if filled else "0",
+            "V": "NONE",
+            "pm": "NONE",
+            "gtd": 0,
+            "er": "0",
+        }
+        if filled:
+            row |= {"N": units.quote, "n": units.money(-fill.fee)}
+        now = self._clock.time_ms()
+        return {"e": "ORDER_TRADE_UPDATE", "E": now, "T": fill.ts_ms, "o": row}

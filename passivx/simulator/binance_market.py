@@ -1,0 +1,488 @@
+"""The market as Binance shows it: rules, books, prints and funding, over REST and as streams."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final, Protocol
+
+from passivx.clock import Clock, Timer
+from passivx.simulator.binance_words import (
+    AnswerError,
+    Json,
+    Params,
+    Units,
+    integer,
+    missing,
+    ts_range,
+)
+from passivx.simulator.venue import SimVenue
+
+__all__ = ["PATHS", "Hub", "MarketFace"]
+
+_PRINTS_HELD: Final = 50_000
+_LEVELS: Final = 20
+_DEPTH_S: Final = {"100ms": 0.1, "250ms": 0.25, "500ms": 0.5}
+# One id space for all books of an engine: ids of one book jump.
+_ID_STEP: Final = 37
+_HOUR_MS: Final = 3_600_000
+
+# Which path a kind of stream is on; on the other one it is acknowledged and silent.
+PATHS: Final = {
+    "bookTicker": "public",
+    "depth": "public",
+    "rpiDepth": "public",
+    "trade": "public",
+    "aggTrade": "market",
+    "markPrice": "market",
+    "kline": "market",
+    "ticker": "market",
+    "miniTicker": "market",
+    "forceOrder": "market",
+    "contractInfo": "market",
+}
+
+
+class Hub(Protocol):
+    """What sends an event to everyone who listens to a stream."""
+
+    def listened(self, stream: str) -> bool:
+        """Whether anybody does."""
+        ...
+
+    def publish(self, stream: str, event: Json) -> None:
+        """Send it."""
+        ...
+
+
+class MarketFace:
+    """Answers and streams about the one symbol; `BinanceFront` passes on what it hears."""
+
+    def __init__(self, venue: SimVenue, clock: Clock, units: Units, hub: Hub) -> None:
+        self._venue = venue
+        self._clock = clock
+        self._units = units
+        self._hub = hub
+        self._name = units.symbol.lower()
+        self._prints: deque[tuple[int, float, float, int, bool]] = deque(maxlen=_PRINTS_HELD)
+        self._book_id = clock.time_ms() * 100
+        self._told: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {}
+        self._timers: dict[str, Timer] = {}
+        self._seconds = 0
+
+    # --- REST ---
+
+    def get_time(self, params: Params) -> Json:
+        """GET /fapi/v1/time."""
+        return {"serverTime": self._clock.time_ms()}
+
+    def get_info(self, params: Params) -> Json:
+        """GET /fapi/v1/exchangeInfo."""
+        listing, units = self._venue.listing, self._units
+        market = listing.market
+        info = {
+            "symbol": listing.symbol,
+            "pair": listing.symbol,
+            "contractType": "PERPETUAL",
+            "deliveryDate": 4133404800000,
+            "onboardDate": 1569398400000,
+            "status": "TRADING" if self._venue.trading else "SETTLING",
+            "maintMarginPercent": "2.5000",
+            "requiredMarginPercent": "5.0000",
+            "baseAsset": listing.base,
+            "quoteAsset": listing.quote,
+            "marginAsset": listing.quote,
+            "pricePrecision": units.price_decimals,
+            "quantityPrecision": units.qty_decimals,
+            "baseAssetPrecision": 8,
+            "quotePrecision": 8,
+            "underlyingType": "COIN",
+            "underlyingSubType": ["PoW"],
+            "settlePlan": 0,
+            "triggerProtect": "0.0500",
+            "filters": [
+                {
+                    "filterType": "PRICE_FILTER",
+                    "minPrice": units.price(listing.min_price),
+                    "maxPrice": units.price(listing.max_price),
+                    "tickSize": units.price(market.price_step),
+                },
+                {
+                    "filterType": "LOT_SIZE",
+                    "minQty": units.qty(max(market.min_qty, market.qty_step)),
+                    "maxQty": units.qty(listing.max_qty),
+                    "stepSize": units.qty(market.qty_step),
+                },
+                {
+                    "filterType": "MARKET_LOT_SIZE",
+                    "minQty": units.qty(max(market.min_qty, market.qty_step)),
+                    "maxQty": units.qty(listing.max_market_qty),
+                    "stepSize": units.qty(market.qty_step),
+                },
+                {"filterType": "MAX_NUM_ORDERS", "limit": listing.max_orders},
+                {"filterType": "MIN_NOTIONAL", "notional": f"{market.min_cost:g}"},
+                {
+                    "filterType": "PERCENT_PRICE",
+                    "multiplierUp": f"{listing.band_up:.4f}",
+                    "multiplierDown": f"{listing.band_down:.4f}",
+                    "multiplierDecimal": "4",
+                },
+            ],
+            "orderTypes": ["LIMIT", "MARKET"],
+            "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
+            "liquidationFee": f"{market.liquidation_fee:.6f}",
+            "marketTakeBound": f"{listing.band_up - 1.0:.2f}",
+            "permissionSets": ["GRID", "COPY"],
+        }
+        return {
+            "timezone": "UTC",
+            "serverTime": self._clock.time_ms(),
+            "futuresType": "U_MARGINED",
+            "rateLimits": [
+                _limit("REQUEST_WEIGHT", "MINUTE", 1, 2400),
+                _limit("ORDERS", "MINUTE", 1, 1200),
+                _limit("ORDERS", "SECOND", 10, 300),
+            ],
+            "exchangeFilters": [],
+            "assets": [
+                {"asset": listing.quote, "marginAvailable": True, "autoAssetExchange": "-10000"}
+            ],
+            "symbols": [info],
+        }
+
+    def get_depth(self, params: Params) -> Json:
+        """GET /fapi/v1/depth: the best prices, and levels made up behind them."""
+        self.check_symbol(params)
+        limit = integer(params, "limit", 500)
+        if limit not in (5, 10, 20, 50, 100, 500, 1000):
+            raise AnswerError(-4021, f"'{limit}' is not valid depth limit.")
+        bids, asks = self._levels()
+        now = self._clock.time_ms()
+        return {
+            "lastUpdateId": self._book_id,
+            "E": now,
+            "T": now,
+            "bids": [list(level) for level in bids.items()][:limit],
+            "asks": [list(level) for level in asks.items()][:limit],
+        }
+
+    def get_book_ticker(self, params: Params) -> Any:
+        """GET /fapi/v1/ticker/bookTicker."""
+        bid, ask = self._venue.quote
+        row = {
+            "symbol": self._units.symbol,
+            "bidPrice": self._units.price(bid),
+            "bidQty": self._top_qty(),
+            "askPrice": self._units.price(ask),
+            "askQty": self._top_qty(),
+            "time": self._clock.time_ms(),
+            "lastUpdateId": self._book_id,
+        }
+        return self._of_symbol(params, row)
+
+    def get_price(self, params: Params) -> Any:
+        """GET /fapi/v1/ticker/price."""
+        row = {
+            "symbol": self._units.symbol,
+            "price": self._units.price(self._venue.mark_price),
+            "time": self._clock.time_ms(),
+        }
+        return self._of_symbol(params, row)
+
+    def get_premium(self, params: Params) -> Any:
+        """GET /fapi/v1/premiumIndex."""
+        venue, price = self._venue, f"{self._venue.mark_price:.8f}"
+        row = {
+            "symbol": self._units.symbol,
+            "markPrice": price,
+            "indexPrice": price,
+            "estimatedSettlePrice": price,
+            "lastFundingRate": f"{venue.listing.funding_rate:.8f}",
+            "interestRate": "0.00010000",
+            "nextFundingTime": self._next_funding_ms(),
+            "time": self._clock.time_ms(),
+        }
+        return self._of_symbol(params, row)
+
+    def get_funding(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/fundingRate, oldest first."""
+        limit = _limit_of(params, 100)
+        start = integer(params, "startTime", 0)
+        end = integer(params, "endTime", 1 << 62)
+        rows = [
+            {
+                "symbol": self._units.symbol,
+                "fundingRate": f"{rate:.8f}",
+                "fundingTime": ts_ms,
+                "markPrice": f"{price:.8f}",
+                "rateType": "Regular",
+            }
+            for ts_ms, rate, price in self._venue.rates
+            if start <= ts_ms <= end
+        ]
+        return rows[:limit] if "startTime" in params else rows[-limit:]
+
+    def get_funding_info(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/fundingInfo: only symbols that differ from 8 hours."""
+        hours = self._venue.listing.funding_interval_ms // _HOUR_MS
+        if hours == 8:
+            return []
+        return [
+            {
+                "symbol": self._units.symbol,
+                "adjustedFundingRateCap": "0.02000000",
+                "adjustedFundingRateFloor": "-0.02000000",
+                "fundingIntervalHours": hours,
+                "disclaimer": False,
+            }
+        ]
+
+    def get_aggregates(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/aggTrades: a print is an aggregate here."""
+        self.check_symbol(params)
+        limit = _limit_of(params, 500)
+        rows: Iterable[tuple[int, float, float, int, bool]] = self._prints
+        if "fromId" in params:
+            if "startTime" in params or "endTime" in params:
+                raise AnswerError(-1128, "Combination of optional parameters invalid.")
+            first = integer(params, "fromId")
+            rows = [row for row in rows if row[0] >= first][:limit]
+        elif "startTime" in params or "endTime" in params:
+            start, end = ts_range(params, self._clock.time_ms(), _HOUR_MS)
+            rows = [row for row in rows if start <= row[3] <= end][:limit]
+        else:
+            rows = list(rows)[-limit:]
+        return [self._aggregate(row) for row in rows]
+
+    def get_prints(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/trades and historicalTrades."""
+        self.check_symbol(params)
+        limit = _limit_of(params, 500)
+        rows = list(self._prints)
+        if "fromId" in params:
+            first = integer(params, "fromId")
+            rows = [row for row in rows if row[0] >= first][:limit]
+        return [
+            {
+                "id": number,
+                "price": self._units.price(price),
+                "qty": self._units.qty(qty),
+                "quoteQty": self._units.money(price * qty),
+                "time": ts_ms,
+                "isBuyerMaker": maker,
+                "isRPITrade": False,
+            }
+            for number, price, qty, ts_ms, maker in rows[-limit:]
+        ]
+
+    def get_candles(self, params: Params) -> list[list[Any]]:
+        """GET /fapi/v1/klines of the prints that are still held, by minute."""
+        self.check_symbol(params)
+        if params.get("interval") != "1m":
+            return []
+        candles: dict[int, list[Any]] = {}
+        for _, price, qty, ts_ms, maker in self._prints:
+            minute = ts_ms - ts_ms % 60_000
+            row = candles.setdefault(minute, [price, price, price, price, 0.0, 0.0, 0, 0.0, 0.0])
+            row[1], row[2], row[3] = max(row[1], price), min(row[2], price), price
+            row[4] += qty
+            row[5] += qty * price
+            row[6] += 1
+            if not maker:
+                row[7] += qty
+                row[8] += qty * price
+        money, price_text, qty_text = self._units.money, self._units.price, self._units.qty
+        rows = [
+            [start, *map(price_text, row[:4]), qty_text(row[4]), start + 59_999, money(row[5]),
+             row[6], qty_text(row[7]), money(row[8]), "0"]
+            for start, row in sorted(candles.items())
+        ]  # fmt: skip
+        return rows[-_limit_of(params, 500) :]
+
+    def get_brackets(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/leverageBracket."""
+        market = self._venue.listing.market
+        tiers = market.tier_records()
+        caps = [*tiers["floor"].tolist()[1:], 1e12]
+        leverages = [tier.max_leverage for tier in market.tiers] or [market.max_leverage]
+        brackets = [
+            {
+                "bracket": i + 1,
+                "initialLeverage": int(min(leverages[i], market.max_leverage)),
+                "notionalCap": caps[i],
+                "notionalFloor": row["floor"].item(),
+                "maintMarginRatio": row["maintenance_rate"].item(),
+                "cum": row["deduction"].item(),
+            }
+            for i, row in enumerate(tiers)
+        ]
+        return [{"symbol": self._units.symbol, "brackets": brackets}]
+
+    def check_symbol(self, params: Params) -> None:
+        """Refuse a request about another symbol, or about none."""
+        if not params.get("symbol"):
+            raise missing("symbol")
+        if params["symbol"] != self._units.symbol:
+            raise AnswerError(-1121, "Invalid symbol.")
+
+    def _of_symbol(self, params: Params, row: Json) -> Any:
+        if "symbol" not in params:
+            return [row]
+        self.check_symbol(params)
+        return row
+
+    # --- what happens ---
+
+    def on_print(self, number: int, price: float, qty: float, maker: bool) -> None:
+        """Keep a print and tell it."""
+        now = self._clock.time_ms()
+        row = (number, price, qty, now, maker)
+        self._prints.append(row)
+        stream = f"{self._name}@aggTrade"
+        if self._hub.listened(stream):
+            event = {"e": "aggTrade", "E": now, "s": self._units.symbol, **self._aggregate(row)}
+            self._hub.publish(stream, event | {"st": 1})
+
+    def on_quote(self, bid: float, ask: float) -> None:
+        """Tell new best prices, and the book's changes a little later."""
+        self._book_id += _ID_STEP
+        now = self._clock.time_ms()
+        for stream in (f"{self._name}@bookTicker", "!bookTicker"):
+            if self._hub.listened(stream):
+                self._hub.publish(
+                    stream,
+                    {
+                        "e": "bookTicker",
+                        "u": self._book_id,
+                        "E": now,
+                        "T": now,
+                        "s": self._units.symbol,
+                        "b": self._units.price(bid),
+                        "B": self._top_qty(),
+                        "a": self._units.price(ask),
+                        "A": self._top_qty(),
+                        "ps": self._units.symbol,
+                        "st": 1,
+                    },
+                )
+        for stream in list(self._told):
+            if stream not in self._timers:
+                _, _, speed = stream.rpartition("@")
+                self._timers[stream] = self._clock.call_later(
+                    _DEPTH_S.get(speed, 0.25), partial(self._tell_book, stream)
+                )
+
+    def joined(self, stream: str) -> None:
+        """Begin a stream for somebody: a book's changes count from now."""
+        if "@depth" in stream and stream not in self._told:
+            self._told[stream] = (self._book_id, *self._levels())
+
+    def housekeeping(self) -> None:
+        """Tell mark price and funding, every second or every third."""
+        self._seconds += 1
+        self._told = {s: told for s, told in self._told.items() if self._hub.listened(s)}
+        venue, now = self._venue, self._clock.time_ms()
+        event = {
+            "e": "markPriceUpdate",
+            "E": now,
+            "s": self._units.symbol,
+            "p": f"{venue.mark_price:.8f}",
+            "ap": f"{venue.mark_price:.8f}",
+            "i": f"{venue.mark_price:.8f}",
+            "P": f"{venue.mark_price:.8f}",
+            "r": f"{venue.listing.funding_rate:.8f}",
+            "T": self._next_funding_ms(),
+            "st": 1,
+        }
+        for stream, every in (
+            (f"{self._name}@markPrice@1s", 1),
+            (f"{self._name}@markPrice", 3),
+        ):
+            if self._seconds % every == 0 and self._hub.listened(stream):
+                self._hub.publish(stream, event)
+        for stream, every in (("!markPrice@arr@1s", 1), ("!markPrice@arr", 3)):
+            if self._seconds % every == 0 and self._hub.listened(stream):
+                self._hub.publish(stream, [event])  # type: ignore[arg-type]
+
+    def _next_funding_ms(self) -> int:
+        # Of the protocol's clock: a fast replay has its fundings at other times.
+        interval = self._venue.listing.funding_interval_ms
+        now = self._clock.time_ms()
+        return now - now % interval + interval
+
+    def _tell_book(self, stream: str) -> None:
+        self._timers.pop(stream, None)
+        if stream not in self._told or not self._hub.listened(stream):
+            self._told.pop(stream, None)
+            return
+        last_id, old_bids, old_asks = self._told[stream]
+        bids, asks = self._levels()
+        self._told[stream] = (self._book_id, bids, asks)
+        now = self._clock.time_ms()
+        # Partial books are whole each time: <symbol>@depth5|10|20.
+        top = stream.split("@")[1].removeprefix("depth")
+        if top:
+            changed = [[list(level) for level in side.items()][: int(top)] for side in (bids, asks)]
+        else:
+            changed = [_changes(old_bids, bids), _changes(old_asks, asks)]
+        self._hub.publish(
+            stream,
+            {
+                "e": "depthUpdate",
+                "E": now,
+                "T": now,
+                "s": self._units.symbol,
+                "U": last_id + 1,
+                "u": self._book_id,
+                "pu": last_id,
+                "b": changed[0],
+                "a": changed[1],
+                "ps": self._units.symbol,
+                "st": 1,
+            },
+        )
+
+    def _levels(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return quantity by price, bids and asks, best first: made up behind the best."""
+        bid, ask = self._venue.quote
+        step = self._venue.listing.market.price_step
+        text, qty = self._units.price, self._units.qty
+        unit = self._venue.listing.market.qty_step
+        bids = {
+            text(bid - i * step): qty(unit * (100 + 7 * i))
+            for i in range(_LEVELS)
+            if bid - i * step > 0.0
+        }
+        asks = {text(ask + i * step): qty(unit * (100 + 7 * i)) for i in range(_LEVELS)}
+        return bids, asks
+
+    def _top_qty(self) -> str:
+        return self._units.qty(self._venue.listing.market.qty_step * 100)
+
+    def _aggregate(self, row: tuple[int, float, float, int, bool]) -> Json:
+        number, price, qty, ts_ms, maker = row
+        qty_text = self._units.qty(qty)
+        return {
+            "a": number,
+            "p": self._units.price(price),
+            "q": qty_text,
+            "nq": qty_text,
+            "f": number,
+            "l": number,
+            "T": ts_ms,
+            "m": maker,
+        }
+
+
+def _limit(kind: str, interval: str, n: int, limit: int) -> Json:
+    return {"rateLimitType": kind, "interval": interval, "intervalNum": n, "limit": limit}
+
+
+def _limit_of(params: Params, default: int) -> int:
+    return max(1, min(integer(params, "limit", default), 1000))
+
+
+def _changes(old: dict[str, str], new: dict[str, str]) -> list[list[str]]:
+    gone = [[price, "0"] for price in old if price not in new]
+    return gone + [[price, qty] for price, qty in new.items() if old.get(price) != qty]
