@@ -249,6 +249,7 @@ class BybitFront:
         write("/v5/order/disconnected-cancel-all", 5, self._set_dcp)
         write("/v5/position/set-leverage", 10, self._set_leverage)
         write("/v5/position/switch-mode", 10, self._set_position_mode)
+        write("/v5/position/switch-isolated", 10, self._retired)
         write("/v5/account/set-margin-mode", 5, self._set_margin_mode, "Request accepted")
         write("/v5/account/set-limit-px-action", 10, self._set_price_action, "success")
         return routes
@@ -669,6 +670,9 @@ class BybitFront:
         # Only institutions have it, by arrangement: a bot has to bring its own dead-man switch.
         raise AnswerError(10005, "Permission denied, please check your API key permissions.")
 
+    def _retired(self, params: Params) -> Json:
+        raise AnswerError(100028, "The API cannot be accessed by unified account users.")
+
     def _set_leverage(self, params: Params) -> Json:
         self._for_trading(params)
         buy = number(params.get("buyLeverage"), "buyLeverage invalid")
@@ -887,8 +891,8 @@ class BybitFront:
                 return f"error:already subscribed,topic:{topic}"
         if private:
             # One form or the other: a message would come twice.
-            plain = {topic for topic in topics if topic in _PRIVATE_TOPICS}
-            if any(topic.rpartition(".")[0] in plain for topic in topics):
+            split = [topic.rpartition(".") for topic in topics]
+            if any(head in topics and tail in CATEGORIES for head, _, tail in split):
                 return "error:topics of all categories and of one in one request"
         for topic in topics:
             if joins and topic not in connection.topics:

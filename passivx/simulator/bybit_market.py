@@ -257,7 +257,7 @@ class MarketFace:
                     "symbol": self._units.symbol,
                     "riskLimitValue": amount(NO_LIMIT if last else float(tiers[i + 1]["floor"])),
                     "maintenanceMargin": amount(float(tier["maintenance_rate"]) * scale),
-                    "initialMargin": amount(scale / most),
+                    "initialMargin": amount(round(scale / most, 6)),
                     "isLowestRisk": int(i == 0),
                     "maxLeverage": f"{most:.2f}",
                     "mmDeduction": amount(float(tier["deduction"])) if i else "",

@@ -1,0 +1,278 @@
+"""A client of the simulated Bybit that assumes nothing: it signs, sends and shows what comes back.
+
+Unless a test says otherwise: the example rules of BTCUSD, wallet 10 BTC, leverage 10, virtual time,
+and a market that stands at 50,000 (bid 49,999.5, ask 50,000.5) until the test prints a trade.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import itertools
+import json
+from contextlib import asynccontextmanager
+from urllib.parse import urlencode
+
+import aiohttp
+import numpy as np
+import orjson
+
+from passivx.data.ticks import Ticks
+from passivx.models import Market
+from passivx.simulator.app import Simulator
+from passivx.simulator.feed import Feed
+
+START_MS = 1_700_000_000_000
+INVERSE = Market(
+    price_step=0.5,
+    qty_step=1.0,
+    min_qty=1.0,
+    min_cost=0.0,
+    maker_fee=0.0002,
+    taker_fee=0.00055,
+    max_leverage=100.0,
+    inverse=True,
+)
+LINEAR = Market(
+    price_step=0.1,
+    qty_step=0.001,
+    min_qty=0.001,
+    min_cost=5.0,
+    maker_fee=0.0002,
+    taker_fee=0.00055,
+    max_leverage=100.0,
+    inverse=False,
+)
+SYMBOLS = {True: "BTCUSD", False: "BTCUSDT"}
+WALLETS = {True: 10.0, False: 500_000.0}
+
+
+def quiet_feed(price: float = 50_000.0) -> Feed:
+    """One trade and no more."""
+    return Feed(
+        "quiet",
+        [
+            Ticks(
+                price=np.array([price]),
+                qty=np.array([1.0]),
+                ts_ms=np.array([START_MS]),
+                buyer_maker=np.zeros(1, np.uint8),
+            )
+        ],
+    )
+
+
+def simulator(market: Market = INVERSE, **options) -> Simulator:
+    options.setdefault("speed", "step")
+    options.setdefault("leverage", 10.0)
+    options.setdefault("limits", False)
+    options.setdefault("wallet", WALLETS[market.inverse])
+    options.setdefault("feed", quiet_feed())
+    options.setdefault("symbol", SYMBOLS[market.inverse])
+    return Simulator(exchange="bybit", market=market, **options)
+
+
+def sign(secret: str, text: str) -> str:
+    return hmac.new(secret.encode(), text.encode(), "sha256").hexdigest()
+
+
+class Socket:
+    """One websocket; what came and was not taken yet is in ``seen``."""
+
+    def __init__(self, raw: aiohttp.ClientWebSocketResponse) -> None:
+        self.raw = raw
+        self.seen: list[dict] = []
+
+    async def send(self, message: object) -> None:
+        text = message if isinstance(message, str) else orjson.dumps(message).decode()
+        await self.raw.send_str(text)
+
+    async def _receive(self) -> dict:
+        message = await self.raw.receive(timeout=5)
+        assert message.type is aiohttp.WSMsgType.TEXT, message
+        return orjson.loads(message.data)
+
+    async def take(self, wanted=lambda _: True) -> dict:
+        """Return the next message that is wanted; what comes before it stays in ``seen``."""
+        for i, message in enumerate(self.seen):
+            if wanted(message):
+                return self.seen.pop(i)
+        while True:
+            message = await self._receive()
+            if wanted(message):
+                return message
+            self.seen.append(message)
+
+    async def ask(self, message: dict) -> dict:
+        """Send an operation and return its answer."""
+        await self.send(message)
+        return await self.take(lambda m: m.get("op") is not None)
+
+    async def event(self, topic: str) -> dict:
+        """Return the next message of a topic."""
+        return await self.take(lambda m: m.get("topic") == topic)
+
+    async def row(self, topic: str) -> dict:
+        """Return the one row of the next message of a topic."""
+        (row,) = (await self.event(topic))["data"]
+        return row
+
+    async def drained(self) -> list[dict]:
+        """Return everything that was sent so far."""
+        await self.send({"op": "ping"})
+        await self.take(lambda m: m.get("op") in ("ping", "pong"))
+        seen, self.seen = self.seen, []
+        return seen
+
+
+class Desk:
+    """A running simulator and a signed-in hand at it."""
+
+    def __init__(self, sim: Simulator, http: aiohttp.ClientSession) -> None:
+        self.sim = sim
+        self.http = http
+        self.venue = sim.venue
+        self.front = sim.server._front
+        self.symbol = sim.symbol
+        self.category = "inverse" if sim.venue.listing.market.inverse else "linear"
+        self.key, self.secret = sim.key, sim.secret
+        self.headers: dict[str, str] = {}  # of the last answer
+        self._request_ids = itertools.count(1)
+        self._trades = itertools.count(10)
+
+    @property
+    def now_ms(self) -> int:
+        return self.sim.clock.time_ms()
+
+    def signed(self, payload: str, *, at_ms: int | None = None, window: str = "5000") -> dict:
+        stamp = str(self.now_ms if at_ms is None else at_ms)
+        return {
+            "X-BAPI-API-KEY": self.key,
+            "X-BAPI-TIMESTAMP": stamp,
+            "X-BAPI-RECV-WINDOW": window,
+            "X-BAPI-SIGN": sign(self.secret, stamp + self.key + window + payload),
+        }
+
+    async def raw(self, method: str, path: str, **kwargs) -> tuple[int, bytes]:
+        url = self.sim.endpoints["rest"] + path
+        async with self.http.request(method, url, **kwargs) as reply:
+            self.headers = dict(reply.headers)
+            return reply.status, await reply.read()
+
+    async def get(self, path: str, *, signed: bool = True, **params) -> dict:
+        """Return the whole answer; the category is added where the path has one."""
+        if not path.startswith(("/v5/market/time", "/v5/account", "/v5/user", "/v5/asset")):
+            params.setdefault("category", self.category)
+        query = urlencode(params)
+        headers = self.signed(query) if signed else {}
+        status, body = await self.raw("GET", f"{path}?{query}" if query else path, headers=headers)
+        assert status == 200, (status, body)
+        return orjson.loads(body)
+
+    async def post(self, path: str, **body) -> dict:
+        if not path.startswith("/v5/account"):
+            body.setdefault("category", self.category)
+        text = json.dumps(body)
+        status, reply = await self.raw("POST", path, data=text, headers=self.signed(text))
+        assert status == 200, (status, reply)
+        return orjson.loads(reply)
+
+    def order(self, **fields) -> dict:
+        """Return a request for a small post-only buy far below, with what is said changed."""
+        order = {
+            "symbol": self.symbol,
+            "side": "Buy",
+            "orderType": "Limit",
+            "qty": "100" if self.category == "inverse" else "0.002",
+            "price": "49000",
+            "timeInForce": "PostOnly",
+            "positionIdx": 0,
+            "reduceOnly": False,
+        }
+        order |= fields
+        return {name: value for name, value in order.items() if value is not None}
+
+    async def place(self, **fields) -> dict:
+        return await self.post("/v5/order/create", **self.order(**fields))
+
+    async def placed(self, **fields) -> str:
+        """Place an order that the venue takes, and return its id."""
+        reply = await self.place(**fields)
+        assert reply["retCode"] == 0, reply
+        return reply["result"]["orderId"]
+
+    async def buy(self, qty: str) -> str:
+        """Take a long position."""
+        return await self.placed(orderType="Market", qty=qty, price=None, timeInForce=None)
+
+    async def one_order(self, order_id: str) -> dict:
+        (row,) = (await self.get("/v5/order/realtime", orderId=order_id))["result"]["list"]
+        return row
+
+    async def socket(self, name: str, query: str = "") -> Socket:
+        return Socket(await self.http.ws_connect(self.sim.endpoints[f"ws_{name}"] + query))
+
+    def auth(self, *, expires_ms: int | None = None) -> dict:
+        expires = self.now_ms + 5000 if expires_ms is None else expires_ms
+        return {
+            "op": "auth",
+            "args": [self.key, expires, sign(self.secret, f"GET/realtime{expires}")],
+        }
+
+    async def private(self, *topics: str) -> Socket:
+        """Return a private socket that is signed in and listens."""
+        socket = await self.socket("private")
+        assert (await socket.ask(self.auth()))["success"]
+        if topics:
+            assert (await socket.ask({"op": "subscribe", "args": list(topics)}))["success"]
+        return socket
+
+    async def public(self, *topics: str) -> Socket:
+        socket = await self.socket("public")
+        answer = await socket.ask({"op": "subscribe", "args": list(topics), "req_id": "s"})
+        assert answer["success"], answer
+        return socket
+
+    async def trade(self) -> Socket:
+        socket = await self.socket("trade")
+        assert (await socket.ask(self.auth()))["retCode"] == 0
+        return socket
+
+    def operation(self, op: str, args: dict, **changes) -> dict:
+        message = {
+            "reqId": f"r-{next(self._request_ids)}",
+            "header": {"X-BAPI-TIMESTAMP": str(self.now_ms), "X-BAPI-RECV-WINDOW": "5000"},
+            "op": op,
+            "args": [{"category": self.category, **args}],
+        }
+        message |= changes
+        return {name: value for name, value in message.items() if value is not None}
+
+    def print(self, price: float, qty: float = 1.0, *, taker: int = 1) -> None:
+        """Let a trade happen on the tape; ``taker``: 1 bought, -1 sold."""
+        self.venue.print(next(self._trades), price, qty, taker < 0, self.now_ms)
+
+    def pass_ms(self, ms: int) -> None:
+        self.sim.clock._clock.advance(ms)
+
+    def faults(self) -> list[dict]:
+        return [e for e in self.sim.ledger.entries("fault") if e.get("what") == "simulator"]
+
+
+@asynccontextmanager
+async def desk(market: Market = INVERSE, **options):
+    async with simulator(market, **options) as sim, aiohttp.ClientSession() as http:
+        one = Desk(sim, http)
+        yield one
+        # Whatever was asked: the front itself never fails.
+        assert one.faults() == []
+
+
+def run(main, market: Market = INVERSE, **options):
+    """Run ``main(desk)`` for at most 20 s."""
+
+    async def bounded():
+        async with asyncio.timeout(20), desk(market, **options) as one:
+            return await main(one)
+
+    return asyncio.run(bounded())
