@@ -6,36 +6,84 @@ import asyncio
 import functools
 import logging
 from asyncio import Future
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from passivx.exchanges.base import Outcome, Reaction, Verdict
+from passivx.exchanges.budget import Budget
 from passivx.exchanges.stream import Stream
 
 __all__ = ["Sending"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Sending:
     """Futures that always resolve to an `Outcome`, and the tasks behind them."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
         self._tasks: set[asyncio.Task[Any]] = set()
         self._streams: list[Stream] = []
 
-    def held(self, wait_s: float) -> Future[Outcome]:
-        """Return the outcome of a message that the rate limits do not let go: it was not sent."""
-        result: Future[Outcome] = asyncio.get_running_loop().create_future()
-        result.set_result(
-            Outcome(
-                Verdict.REJECTED,
-                Reaction.BACK_OFF,
-                text="not sent: held by the rate limits",
-                retry_after_s=wait_s,
+    def now(
+        self, costs: Mapping[str, int], urgent: bool, send: Callable[[], Future[Outcome]]
+    ) -> Future[Outcome]:
+        """Send one message at once, unless the rate limits hold it or it cannot be written."""
+        if wait_s := self._budget.delay_s(costs, urgent=urgent):
+            return _known(
+                Outcome(
+                    Verdict.REJECTED,
+                    Reaction.BACK_OFF,
+                    text="not sent: held by the rate limits",
+                    retry_after_s=wait_s,
+                )
             )
-        )
-        return result
+        try:
+            return send()
+        except ValueError as e:
+            return _unfit(e)
+
+    def in_batches(
+        self,
+        orders: Sequence[T],
+        most: int,
+        *,
+        check: Callable[[T], object],
+        one: Callable[[T], Coroutine[Any, Any, Outcome]],
+        many: Callable[[Sequence[T]], Coroutine[Any, Any, list[Outcome]]],
+    ) -> list[Future[Outcome]]:
+        """Send orders ``most`` at a time; ``check`` raises ValueError for one that cannot go.
+
+        A batch is one message, so what cannot be written must not be in it.
+        """
+        results: dict[int, Future[Outcome]] = {}
+        fit: list[int] = []
+        for i, order in enumerate(orders):
+            try:
+                check(order)
+            except ValueError as e:
+                results[i] = _unfit(e)
+            else:
+                fit.append(i)
+        for start in range(0, len(fit), most):
+            part = fit[start : start + most]
+            if len(part) == 1:
+                futures = self.later(one(orders[part[0]]))
+            else:
+                futures = self.together(many([orders[i] for i in part]), len(part))
+            results.update(zip(part, futures, strict=True))
+        return [results[i] for i in range(len(orders))]
+
+    def checked(self, write: Callable[[], Coroutine[Any, Any, Outcome]]) -> Future[Outcome]:
+        """Send what ``write`` makes in a task of its own, unless it cannot be written."""
+        try:
+            sending = write()
+        except ValueError as e:
+            return _unfit(e)
+        return self.later(sending)[0]
 
     def later(self, sending: Coroutine[Any, Any, Outcome]) -> list[Future[Outcome]]:
         """Send one message in a task of its own."""
@@ -88,6 +136,16 @@ class Sending:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _known(outcome: Outcome) -> Future[Outcome]:
+    result: Future[Outcome] = asyncio.get_running_loop().create_future()
+    result.set_result(outcome)
+    return result
+
+
+def _unfit(error: ValueError) -> Future[Outcome]:
+    return _known(Outcome(Verdict.REJECTED, Reaction.DROP, text=f"not sent: {error}"))
 
 
 def _settle(results: list[Future[Outcome]], task: asyncio.Task[list[Outcome]]) -> None:

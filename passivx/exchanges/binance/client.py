@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -23,7 +23,6 @@ from passivx.exchanges.base import (
     Outcome,
     Payment,
     PublicTrade,
-    Reaction,
     Rules,
     Sink,
     Verdict,
@@ -90,7 +89,7 @@ class Binance:
         self._margin_asset = ""
         self._asset = ""  # what the wallet is in: the margin asset, or the EU's credits
         self._orders: OrderSocket | None = None
-        self._sending = Sending()
+        self._sending = Sending(self._budget)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- reads ---
@@ -226,28 +225,32 @@ class Binance:
         steps, socket = self._steps, self._live_socket()
         if socket is not None:
             return [
-                self._within(PLACE_COSTS, order.reduce_only, partial(socket.place, order))
+                self._sending.now(PLACE_COSTS, order.reduce_only, partial(socket.place, order))
                 for order in orders
             ]
-        unfit = {i: f for i, o in enumerate(orders) if (f := self._unfit(o, steps)) is not None}
-        fit = [order for i, order in enumerate(orders) if i not in unfit]
-        if len(fit) == 1:
-            sent = self._sending.later(self.rest.place(fit[0], steps))
-        else:
-            sent = self._batched(fit, MAX_PLACES, lambda part: self.rest.place_batch(part, steps))
-        left = iter(sent)
-        return [unfit[i] if i in unfit else next(left) for i in range(len(orders))]
+        return self._sending.in_batches(
+            orders,
+            MAX_PLACES,
+            check=lambda order: wire.order_params(order, self.symbol, steps),
+            one=lambda order: self.rest.place(order, steps),
+            many=lambda part: self.rest.place_batch(part, steps),
+        )
 
     def cancel(self, orders: Sequence[Order]) -> list[Future[Outcome]]:
         """Send cancels now, like `place`."""
         socket = self._live_socket()
         if socket is not None:
             return [
-                self._within(CANCEL_COSTS, True, partial(socket.cancel, order)) for order in orders
+                self._sending.now(CANCEL_COSTS, True, partial(socket.cancel, order))
+                for order in orders
             ]
-        if len(orders) == 1:
-            return self._sending.later(self.rest.cancel(orders[0]))
-        return self._batched(orders, MAX_CANCELS, self.rest.cancel_batch)
+        return self._sending.in_batches(
+            orders,
+            MAX_CANCELS,
+            check=lambda order: None,
+            one=self.rest.cancel,
+            many=self.rest.cancel_batch,
+        )
 
     def amend(
         self, order: Order, *, price: float | None = None, qty: float | None = None
@@ -259,14 +262,15 @@ class Binance:
         qty = order.qty if qty is None else qty
         socket = self._live_socket()
         if socket is not None:
-            return self._within(
+            return self._sending.now(
                 PLACE_COSTS, order.reduce_only, lambda: socket.amend(order, price=price, qty=qty)
             )
-        try:
-            change = wire.amend_params(order, self.symbol, self._steps, price=price, qty=qty)
-        except ValueError as e:
-            return _not_sent(e)
-        return self._sending.later(self.rest.amend(order, change))[0]
+        steps = self._steps
+        return self._sending.checked(
+            lambda: self.rest.amend(
+                order, wire.amend_params(order, self.symbol, steps, price=price, qty=qty)
+            )
+        )
 
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol."""
@@ -274,33 +278,6 @@ class Binance:
 
     def _live_socket(self) -> OrderSocket | None:
         return self._orders if self._orders is not None and self._orders.stream.live else None
-
-    def _within(
-        self, costs: Mapping[str, int], urgent: bool, send: Callable[[], Future[Outcome]]
-    ) -> Future[Outcome]:
-        if wait_s := self._budget.delay_s(costs, urgent=urgent):
-            return self._sending.held(wait_s)
-        try:
-            return send()
-        except ValueError as e:
-            return _not_sent(e)
-
-    def _unfit(self, order: NewOrder, steps: Steps) -> Future[Outcome] | None:
-        """Return the outcome of an order that cannot be written; None when it can."""
-        try:
-            wire.order_params(order, self.symbol, steps)
-        except ValueError as e:
-            return _not_sent(e)
-        return None
-
-    def _batched(
-        self,
-        orders: Sequence[Any],
-        most: int,
-        send: Callable[[Sequence[Any]], Coroutine[Any, Any, list[Outcome]]],
-    ) -> list[Future[Outcome]]:
-        parts = [orders[i : i + most] for i in range(0, len(orders), most)]
-        return [f for part in parts for f in self._sending.together(send(part), len(part))]
 
     # --- events ---
 
@@ -402,12 +379,6 @@ class Binance:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._http.close()
-
-
-def _not_sent(error: ValueError) -> Future[Outcome]:
-    result: Future[Outcome] = asyncio.get_running_loop().create_future()
-    result.set_result(Outcome(Verdict.REJECTED, Reaction.DROP, text=f"not sent: {error}"))
-    return result
 
 
 def _word(cross: bool) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 from passivx._core.wire import BybitOrderText
@@ -79,7 +80,7 @@ class Bybit:
         self._steps: wire.Steps | None = None
         self._coin = ""
         self._trade: TradeSocket | None = None
-        self._sending = Sending()
+        self._sending = Sending(self._budget)
 
     # --- reads ---
 
@@ -203,23 +204,32 @@ class Bybit:
         steps, trade = self._steps, self._live_trade()
         if trade is not None:
             return [
-                self._within("create", order.reduce_only, lambda o=order: trade.place(o))
+                self._sending.now({"create": 1}, order.reduce_only, partial(trade.place, order))
                 for order in orders
             ]
-        if len(orders) == 1:
-            return self._sending.later(self.rest.place(orders[0], steps))
-        return self._batched(orders, lambda part: self.rest.place_batch(part, steps))
+        return self._sending.in_batches(
+            orders,
+            MAX_BATCH,
+            check=lambda order: wire.order_fields(order, steps),
+            one=lambda order: self.rest.place(order, steps),
+            many=lambda part: self.rest.place_batch(part, steps),
+        )
 
     def cancel(self, orders: Sequence[Order]) -> list[Future[Outcome]]:
         """Send cancels now, like `place`; accepted means that the stream will tell the end."""
         trade = self._live_trade()
         if trade is not None:
             return [
-                self._within("cancel", True, lambda o=order: trade.cancel(o)) for order in orders
+                self._sending.now({"cancel": 1}, True, partial(trade.cancel, order))
+                for order in orders
             ]
-        if len(orders) == 1:
-            return self._sending.later(self.rest.cancel(orders[0]))
-        return self._batched(orders, self.rest.cancel_batch)
+        return self._sending.in_batches(
+            orders,
+            MAX_BATCH,
+            check=lambda order: None,
+            one=self.rest.cancel,
+            many=self.rest.cancel_batch,
+        )
 
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol, until none is left."""
@@ -231,26 +241,6 @@ class Bybit:
 
     def _live_trade(self) -> TradeSocket | None:
         return self._trade if self._trade is not None and self._trade.stream.live else None
-
-    def _within(
-        self, window: str, urgent: bool, send: Callable[[], Future[Outcome]]
-    ) -> Future[Outcome]:
-        if wait_s := self._budget.delay_s({window: 1}, urgent=urgent):
-            return self._sending.held(wait_s)
-        return send()
-
-    def _batched(
-        self,
-        orders: Sequence[Any],
-        send: Callable[[Sequence[Any]], Coroutine[Any, Any, list[Outcome]]],
-    ) -> list[Future[Outcome]]:
-        return [
-            future
-            for i in range(0, len(orders), MAX_BATCH)
-            for future in self._sending.together(
-                send(orders[i : i + MAX_BATCH]), len(orders[i : i + MAX_BATCH])
-            )
-        ]
 
     # --- events ---
 

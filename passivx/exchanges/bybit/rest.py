@@ -45,6 +45,8 @@ _ORDER_PAGE: Final = 50
 _FILL_PAGE: Final = 100
 # More pages than a week of a busy grid fills: a cursor that never ends is a fault.
 _MOST_PAGES: Final = 1000
+# For a setting's turn; the smallest limits are a few a second.
+_PATIENCE_S: Final = 5.0
 
 # Non-VIP limits; `ip` is the address's. Batches count in orders.
 WINDOWS: Final = (
@@ -202,21 +204,21 @@ class BybitRest:
     async def set_leverage(self, leverage: int) -> Reply:
         """Set both sides' leverage."""
         body = {"buyLeverage": str(leverage), "sellLeverage": str(leverage)}
-        return await self._post("/v5/position/set-leverage", body, window="position")
+        return await self._set("/v5/position/set-leverage", self._with_symbol(body), "position")
 
     async def set_one_way(self) -> Reply:
         """Switch a USDT perpetual to one-way mode; inverse ones have no other."""
-        return await self._post("/v5/position/switch-mode", {"mode": 0}, window="position")
+        body = self._with_symbol({"mode": 0})
+        return await self._set("/v5/position/switch-mode", body, "position")
 
     async def set_margin_mode(self, mode: str) -> Reply:
         """Set the whole account's margin mode: ISOLATED_MARGIN or REGULAR_MARGIN."""
-        body = orjson.dumps({"setMarginMode": mode})
-        return await self._send("/v5/account/set-margin-mode", body, {"ip": 1, "account": 1})
+        return await self._set("/v5/account/set-margin-mode", {"setMarginMode": mode}, "account")
 
     async def refuse_price_moves(self) -> Reply:
         """Have orders out of the price band refused; by default the venue moves their price."""
-        body = orjson.dumps({"category": self.category, "modifyEnable": False})
-        return await self._send("/v5/account/set-limit-px-action", body, {"ip": 1, "account": 1})
+        body = {"category": self.category, "modifyEnable": False}
+        return await self._set("/v5/account/set-limit-px-action", body, "account")
 
     # --- orders ---
 
@@ -369,14 +371,29 @@ class BybitRest:
     async def _post(
         self, path: str, fields: Mapping[str, Any], *, window: str, urgent: bool = False
     ) -> Reply:
-        body = {"category": self.category, "symbol": self.symbol, **fields}
-        return await self._send(path, orjson.dumps(body), {"ip": 1, window: 1}, urgent=urgent)
+        body = orjson.dumps(self._with_symbol(fields))
+        return await self._send(path, body, {"ip": 1, window: 1}, urgent=urgent)
+
+    async def _set(self, path: str, body: Mapping[str, Any], window: str) -> Reply:
+        """Change a setting: it may wait for its turn, which an order must not."""
+        costs = {"ip": 1, window: 1}
+        return await self._send(path, orjson.dumps(body), costs, patience_s=_PATIENCE_S)
+
+    def _with_symbol(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"category": self.category, "symbol": self.symbol, **fields}
 
     async def _send(
-        self, path: str, body: bytes, costs: Mapping[str, int], *, urgent: bool = False
+        self,
+        path: str,
+        body: bytes,
+        costs: Mapping[str, int],
+        *,
+        urgent: bool = False,
+        patience_s: float = 0.0,
     ) -> Reply:
         return await self._http.send(
-            Request(method="POST", path=path, body=body, signed=True, costs=costs, urgent=urgent)
+            Request(method="POST", path=path, body=body, signed=True, costs=costs, urgent=urgent),
+            patience_s=patience_s,
         )
 
     async def _batch(self, what: str, elements: list[dict[str, Any]], urgent: bool) -> list[Reply]:

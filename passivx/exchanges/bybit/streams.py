@@ -18,7 +18,7 @@ import orjson
 from passivx._core.frames import QUOTE, TRADE, BybitFrames
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Link, Sink
+from passivx.exchanges.base import Link, Sink, number, whole
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import react
 from passivx.exchanges.stream import (
@@ -273,14 +273,14 @@ class PrivateStream:
             self._sink.on_payment(payment)
 
     def _position(self, row: Mapping[str, Any]) -> None:
-        self._sink.on_position(wire.position_of(row), wire.whole(row, "updatedTime"))
+        self._sink.on_position(wire.position_of(row), whole(row, "updatedTime"))
 
     def _wallet(self, message: Mapping[str, Any]) -> None:
-        ts_ms = wire.whole(message, "creationTime")
+        ts_ms = whole(message, "creationTime")
         for row in wire.rows_of(message, "data"):
             # Only coins that changed are told.
             if (coin := wire.wallet_of(row, self._coin)) is not None:
-                self._sink.on_wallet(wire.number(coin, "walletBalance"), ts_ms)
+                self._sink.on_wallet(number(coin, "walletBalance"), ts_ms)
 
     def _on_state(self, state: StreamState, reason: str) -> None:
         self._sink.on_link(Link.PRIVATE, state, reason)

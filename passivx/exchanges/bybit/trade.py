@@ -17,7 +17,16 @@ from typing import Any, Final
 from passivx._core.wire import BybitOrderText
 from passivx.clock import Clock
 from passivx.errors import BadReplyError
-from passivx.exchanges.base import Link, NewOrder, Order, Outcome, Reaction, Sink, Verdict
+from passivx.exchanges.base import (
+    Link,
+    NewOrder,
+    Order,
+    Outcome,
+    Reaction,
+    Sink,
+    Verdict,
+    number,
+)
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import react
@@ -119,7 +128,7 @@ class TradeSocket:
             return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(error))
         message = reply.result()
         try:
-            code = int(wire.number(message, "retCode"))
+            code = int(number(message, "retCode"))
         except BadReplyError:
             return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="the answer has no retCode")
         header = message.get("header")
