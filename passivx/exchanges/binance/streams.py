@@ -398,3 +398,6 @@ class PrivateStream:
         if state is StreamState.LIVE:
             # There is no snapshot after connecting, the first time no more than later.
             self._sink.on_gap(Link.PRIVATE, "connected")
+            if not self._key:
+                # It expired before the connection counted as live.
+                self.stream.renew("the listenKey has expired")
