@@ -719,7 +719,8 @@ class BinanceFront:
                 return
         id, method, names = request.get("id"), request.get("method"), request.get("params", [])
         answer: Json
-        if type(id) is not int or id < 0:
+        # The page wants a whole number; the venue's own client sends UUIDs, and is served.
+        if not ((type(id) is int and id >= 0) or (isinstance(id, str) and 0 < len(id) <= 36)):
             answer = {
                 "code": 2,
                 "msg": "Invalid request: request ID must be an unsigned integer",
@@ -752,6 +753,9 @@ class BinanceFront:
     def _join(self, session: Session, name: str) -> None:
         listener: _Listener = session.state
         listener.streams.add(name)
+        if session.channel == "private":
+            listener.keys[name] = frozenset()
+            return
         # On the wrong path a stream is taken and stays silent.
         kind = name.lstrip("!").partition("@")[2] or name
         kind = name[1:].partition("@")[0] if name.startswith("!") else kind
@@ -762,6 +766,7 @@ class BinanceFront:
 
     def _leave(self, session: Session, name: str) -> None:
         session.state.streams.discard(name)
+        session.state.keys.pop(name, None)
         sessions = self._heard.get(name, [])
         if session in sessions:
             sessions.remove(session)
