@@ -162,7 +162,7 @@ class OrderSocket:
         try:
             found = self._finding(message)
         except BadReplyError as e:
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
+            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
         wait_s = self._obeyed(found)
         return wire.placed(
             Reply(

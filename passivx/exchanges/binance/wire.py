@@ -259,7 +259,7 @@ def placed(reply: Reply, client_id: str = "") -> Outcome:
         if client_id and order.client_id != client_id:
             raise BadReplyError("clientOrderId: is another order's")
     except BadReplyError as e:
-        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
     return outcome_of(reply, order)
 
 
