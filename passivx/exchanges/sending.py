@@ -87,16 +87,18 @@ class Sending:
 
     def later(self, sending: Coroutine[Any, Any, Outcome]) -> list[Future[Outcome]]:
         """Send one message in a task of its own."""
-
-        async def one() -> list[Outcome]:
-            return [await sending]
-
-        return self.together(one(), 1)
+        return self._started(sending, 1)
 
     def together(
         self, sending: Coroutine[Any, Any, list[Outcome]], n: int
     ) -> list[Future[Outcome]]:
         """Send one message about ``n`` orders in a task of its own; a future for each order."""
+        return self._started(sending, n)
+
+    def _started(
+        self, sending: Coroutine[Any, Any, Outcome | list[Outcome]], n: int
+    ) -> list[Future[Outcome]]:
+        # The coroutine is the task's own: one that is cancelled before it ran is not left behind.
         loop = asyncio.get_running_loop()
         results: list[Future[Outcome]] = [loop.create_future() for _ in range(n)]
         task = loop.create_task(sending)
@@ -148,9 +150,10 @@ def _unfit(error: ValueError) -> Future[Outcome]:
     return _known(Outcome(Verdict.REJECTED, Reaction.DROP, text=f"not sent: {error}"))
 
 
-def _settle(results: list[Future[Outcome]], task: asyncio.Task[list[Outcome]]) -> None:
+def _settle(results: list[Future[Outcome]], task: asyncio.Task[Outcome | list[Outcome]]) -> None:
     failed = task.cancelled() or task.exception() is not None
-    outcomes = [] if failed else task.result()
+    said = [] if failed else task.result()
+    outcomes = [said] if isinstance(said, Outcome) else said
     # Cancelled or failed after it may have left: not known.
     unknown = Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="given up")
     for i, result in enumerate(results):

@@ -63,6 +63,7 @@ _MEMORY_MS: Final = 90 * 86_400_000
 # A page is of the venue's time; ours may be this much behind.
 _AHEAD_MS: Final = 1000
 _MOST_TRADE_PAGES: Final = 20
+_PATIENCE_S: Final = 10.0
 
 _COUNTERS: Final = (
     ("X-MBX-USED-WEIGHT-1M", WEIGHT),
@@ -235,7 +236,10 @@ class BinanceRest:
         return await self._change("positionSide/dual", (("dualSidePosition", "false"),))
 
     async def _change(self, what: str, params: tuple[tuple[str, str], ...]) -> Reply:
-        return await self._send("POST", f"/fapi/v1/{what}", params, {WEIGHT: 1})
+        # A setting may wait for its turn, which an order must not.
+        return await self._send(
+            "POST", f"/fapi/v1/{what}", params, {WEIGHT: 1}, patience_s=_PATIENCE_S
+        )
 
     # --- orders ---
 
@@ -475,11 +479,13 @@ class BinanceRest:
         costs: Mapping[str, int],
         *,
         urgent: bool = False,
+        patience_s: float = 0.0,
     ) -> Reply:
         reply = await self._http.send(
             Request(
                 method=method, path=path, params=params, signed=True, costs=costs, urgent=urgent
-            )
+            ),
+            patience_s=patience_s,
         )
         if reply.reaction is Reaction.ALREADY_SO:
             return replace(reply, verdict=Verdict.OK)

@@ -674,7 +674,7 @@ class TestPrivate:
             st.sampled_from(["ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE", "MARGIN_CALL"])
             | st.integers(-9, 2**53)
             | st.none()
-            | st.lists(st.integers(), max_size=1)
+            | st.lists(st.integers(-9, 9), max_size=1)
             | st.dictionaries(st.sampled_from(["s", "B", "P", "m", "t"]), st.text(max_size=3)),
         )
     )
