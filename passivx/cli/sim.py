@@ -19,12 +19,11 @@ from passivx.cli.options import (
 from passivx.cli.output import note
 from passivx.errors import ConfigError, PassivxError, Problem
 from passivx.models import Market, load_market
-from passivx.simulator.app import Simulator
-from passivx.simulator.faults import load_faults
+from passivx.simulator.app import SYMBOLS, Simulator
 from passivx.simulator.feed import Feed, Speed
+from passivx.simulator.rules import load_faults
 from passivx.workspace import find_market
 
-SYMBOLS = {"binance": "BTCUSDT", "bybit": "BTCUSD"}
 WORDS = ("max", "step")
 
 
@@ -54,7 +53,7 @@ class _SpeedType(click.ParamType[Speed]):
 )
 @click.option(
     "--synthetic",
-    "seed",
+    "market_seed",
     metavar="SEED",
     type=click.IntRange(min=0),
     help="Replay made-up trades without end; the default, with seed 1.",
@@ -96,6 +95,16 @@ class _SpeedType(click.ParamType[Speed]):
     help="Also write every request, order and fill here, as JSON lines.",
 )
 @click.option(
+    "--no-limits", is_flag=True, help="Keep no rate limits; rules, margin and signatures stay."
+)
+@click.option(
+    "--seed",
+    metavar="N",
+    type=int,
+    default=0,
+    help="Of what else is left to chance: the ids of executions. Keys never repeat.",
+)
+@click.option(
     "--for",
     "for_s",
     metavar="SECONDS",
@@ -107,7 +116,7 @@ def command(
     exchange: str,
     symbol: str | None,
     ticks_paths: tuple[Path, ...],
-    seed: int | None,
+    market_seed: int | None,
     speed: Speed,
     port: int,
     faults_path: Path | None,
@@ -115,6 +124,8 @@ def command(
     tiers_path: Path | None,
     balance: float | None,
     ledger_path: Path | None,
+    no_limits: bool,
+    seed: int,
     for_s: float | None,
     workspace: Path,
 ) -> None:
@@ -129,7 +140,7 @@ def command(
     Example:
       passivx sim --exchange binance --synthetic 7 --speed 20 --for 1
     """
-    if ticks_paths and seed is not None:
+    if ticks_paths and market_seed is not None:
         raise click.UsageError("--ticks and --synthetic exclude each other")
     symbol = symbol or SYMBOLS[exchange]
     market = _market(exchange, symbol, market_path, tiers_path, workspace)
@@ -139,7 +150,7 @@ def command(
 
         feed = Feed.from_ticks(load_ticks(list(ticks_paths)), market)
     else:
-        feed = Feed.synthetic(1 if seed is None else seed, exchange)
+        feed = Feed.synthetic(1 if market_seed is None else market_seed, exchange)
     faults = [] if faults_path is None else load_faults(faults_path)
     simulator = Simulator(
         exchange=exchange,
@@ -151,6 +162,8 @@ def command(
         port=port,
         faults=faults,
         ledger_path=ledger_path,
+        limits=not no_limits,
+        seed=seed,
     )
     try:
         _run(simulator, for_s)

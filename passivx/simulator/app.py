@@ -14,16 +14,21 @@ import orjson
 from aiohttp import web
 
 from passivx.clock import Clock, VirtualClock, WallClock
-from passivx.errors import PassivxError
+from passivx.errors import ConfigError, PassivxError, Problem, nearest
 from passivx.models import Market
 from passivx.simulator.faults import Faults, SkewedClock
 from passivx.simulator.feed import Feed, Replay, Speed, find_listing
 from passivx.simulator.ledger import Ledger
+from passivx.simulator.rules import read_rules
 from passivx.simulator.server import Front, Server
 from passivx.simulator.venue import Policy, SimVenue
 
-__all__ = ["Simulator"]
+__all__ = ["SYMBOLS", "Simulator"]
 
+SYMBOLS: Final = {"binance": "BTCUSDT", "bybit": "BTCUSD"}
+"""What is listed unless another symbol is asked for, by exchange."""
+
+_WALLET_QUOTE: Final = 1_000.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost")
 _PINGS_S: Final = {"binance": 180.0, "bybit": None}
 
@@ -39,29 +44,53 @@ class Simulator:
     ----------
     exchange : str
         binance or bybit.
-    wallet : float
-        Settle currency.
+    symbol : str, optional
+        BTCUSDT for Binance, BTCUSD for Bybit.
+    market : Market, optional
+        Its rules; the package's example of that symbol.
+    feed : Feed, optional
+        What is traded; a synthetic market of seed 1.
+    wallet : float, optional
+        Settle currency; what 1,000 of quote currency are worth.
+    speed : float, "max" or "step"
+    port : int
+        Of REST and websockets; 0 takes a free one.
     faults : list
-        Rules as `Faults.add` takes them.
+        Rules as `Faults.add` takes them; their time begins on entering.
+    ledger_path : Path, optional
+        A file that gets the ledger's lines too.
     limits : bool
         Whether the venue's rate limits are kept.
+    leverage, cross_mode
+        The account's.
+    key, secret : str, optional
+        Made for this run unless given.
+    seed : int
+        Of the executions' ids.
+
+    Attributes
+    ----------
+    venue, ledger, clock, replay, faults, server
+        What it is made of.
+    stopped : asyncio.Event
+        Set once the control port was asked to stop.
 
     Raises
     ------
     ConfigError
         If there are no rules for the symbol, or a fault is not one.
     OSError
-        On entering, if the port is taken.
+        On entering, if the port is taken; at once, if the ledger's file cannot be written.
     """
 
     def __init__(
         self,
         *,
         exchange: str,
-        symbol: str,
-        market: Market,
-        feed: Feed,
-        wallet: float,
+        symbol: str | None = None,
+        market: Market | None = None,
+        feed: Feed | None = None,
+        wallet: float | None = None,
         speed: Speed = 1.0,
         port: int = 0,
         faults: Sequence[Any] = (),
@@ -73,17 +102,27 @@ class Simulator:
         secret: str | None = None,
         seed: int = 0,
     ) -> None:
+        if exchange not in SYMBOLS:
+            raise ConfigError(
+                [Problem("exchange", exchange, "is not simulated", nearest(exchange, SYMBOLS))]
+            )
         self.exchange = exchange
-        self.symbol = symbol
+        self.symbol = symbol or SYMBOLS[exchange]
         self.key = secrets.token_hex(32) if key is None else key
         self.secret = secrets.token_hex(32) if secret is None else secret
         self.stopped = asyncio.Event()
         self._port = port
+        self._rules = read_rules(list(faults), "faults")
+        feed = Feed.synthetic(1, exchange) if feed is None else feed
+        listing = find_listing(exchange, self.symbol, market)
+        market = listing.market
+        if wallet is None:
+            wallet = _WALLET_QUOTE / feed.start_price if market.inverse else _WALLET_QUOTE
         base: Clock = VirtualClock(feed.start_ts_ms) if speed == "step" else WallClock()
         self.clock = SkewedClock(base)
         self.ledger = Ledger(self.clock, ledger_path)
         self.venue = SimVenue(
-            find_listing(exchange, symbol, market),
+            listing,
             _policy(exchange),
             clock=self.clock,
             ledger=self.ledger,
@@ -94,7 +133,7 @@ class Simulator:
             seed=seed,
         )
         front = _front(exchange, self.venue, self.ledger, self.clock, self.key, self.secret, limits)
-        self.faults = Faults(self.venue, self.clock, self.ledger, seed=seed)
+        self.faults = Faults(self.venue, self.clock, self.ledger)
         self.venue.observe(self.faults)
         self.replay = Replay(feed, self.venue, base, ledger=self.ledger, speed=speed)
         self.server = Server(
@@ -104,16 +143,18 @@ class Simulator:
             faults=self.faults,
             ping_interval_s=_PINGS_S[exchange],
         )
-        self._rules = list(faults)
         self._control: web.AppRunner | None = None
         self._control_port = 0
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        if self._rules:
-            self.faults.add(self._rules)
-        await self.server.start(self._port)
-        await self._start_control()
+        try:
+            await self.server.start(self._port)
+            await self._start_control()
+        except BaseException as e:
+            await self.__aexit__(type(e), e, e.__traceback__)
+            raise
+        self.faults.start(self._rules)
         if self.replay.speed != "step":
             self._task = asyncio.get_running_loop().create_task(self.replay.run())
         return self
@@ -176,11 +217,9 @@ class Simulator:
 
         Raises
         ------
-        PassivxError
-            If the simulator does not run at speed "step".
+        ValueError
+            If the simulator does not run at speed "step", or the step leads back.
         """
-        if self.replay.speed != "step":
-            raise PassivxError("step: only at --speed step")
         n = await self.replay.step(ticks=ticks, ms=ms, until_ms=until_ms)
         return {
             "ts_ms": self.clock.time_ms(),
@@ -252,7 +291,7 @@ class Simulator:
         return _json({"ids": self.faults.add(await _body(request))})
 
     async def _delete_faults(self, request: web.Request) -> web.Response:
-        self.faults.heal()
+        self.faults.add({"do": "heal"})
         return _json({"ids": []})
 
     async def _post_step(self, request: web.Request) -> web.Response:
@@ -302,12 +341,12 @@ def _front(
 
 @web.middleware
 async def _for_this_machine(request: web.Request, handler: Any) -> web.StreamResponse:
-    """Refuse other host names (a page may have one point here), and put errors into words."""
-    if request.host.rpartition(":")[0] not in _LOOPBACK:
+    """Refuse what a page in a browser sends, by whatever name; and put errors into words."""
+    if request.host.partition(":")[0] not in _LOOPBACK or "Origin" in request.headers:
         raise web.HTTPMisdirectedRequest
     try:
         response: web.StreamResponse = await handler(request)
-    except PassivxError as e:
+    except (PassivxError, ValueError) as e:
         raise web.HTTPBadRequest(text=str(e)) from None
     return response
 

@@ -17,7 +17,6 @@ class HttpRequest:
     query: str
     headers: Mapping[str, str]
     body: bytes
-    peer: str = ""
 
 
 @dataclass(slots=True)

@@ -11,15 +11,16 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, Protocol, cast
 
 from aiohttp import WSMsgType, web
 
-from passivx.clock import Clock
-from passivx.simulator.faults import Faults, Gate
+from passivx.clock import Clock, Timer
+from passivx.simulator.faults import Faults
+from passivx.simulator.gate import Gate
 from passivx.simulator.ledger import Ledger
 from passivx.simulator.messages import HttpReply, HttpRequest
+from passivx.simulator.rules import Rule
 
 __all__ = ["Front", "HttpReply", "HttpRequest", "Server", "Session"]
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 _MOST_BODY: Final = 1 << 20
 _HOUSEKEEPING_S: Final = 1.0
-_CLOSE_GRACE_S: Final = 0.25
+_STOP_S: Final = 0.25
 
 
 class Session:
@@ -109,8 +110,8 @@ class Server:
         self._numbers = 0
         self._runner: web.ServerRunner | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._pinged_ms = clock.time_ms()
-        self._timer: Any = None
+        self._pinged_s = clock.monotonic_s()
+        self._timer: Timer | None = None
         self.port = 0
 
     @property
@@ -127,7 +128,7 @@ class Server:
             If the port is taken.
         """
         self._runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None), shutdown_timeout=_CLOSE_GRACE_S
+            web.Server(self._handle, access_log=None), shutdown_timeout=_STOP_S
         )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", port)
@@ -151,9 +152,9 @@ class Server:
     def _keep_house(self) -> None:
         now_ms = self._clock.time_ms()
         self._guarded(self._front.housekeeping, now_ms)
-        interval_s = self._ping_interval_s
-        if interval_s is not None and now_ms - self._pinged_ms >= interval_s * 1000:
-            self._pinged_ms = now_ms
+        interval_s, now_s = self._ping_interval_s, self._clock.monotonic_s()
+        if interval_s is not None and now_s - self._pinged_s >= interval_s:
+            self._pinged_s = now_s
             for session in self.sessions:
                 session.ping(str(now_ms).encode())
         self._timer = self._clock.call_later(_HOUSEKEEPING_S, self._keep_house)
@@ -165,12 +166,11 @@ class Server:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._socket(request, path, query)
         body = await request.read() if request.can_read_body else b""
-        if len(body) > _MOST_BODY:
-            return web.Response(status=413)
         asked = HttpRequest(request.method, path, query, request.headers, body)
-        rules = self._faults.for_request(f"{asked.method} {path}", query, body)
-        if rules:
-            return await self._faulty(request, asked, rules)
+        if self._faults.armed:
+            rules = self._faults.meet(f"{asked.method} {path}")
+            if rules:
+                return await self._faulty(request, asked, rules)
         return _response(self._answer(asked))
 
     def _answer(self, asked: HttpRequest) -> HttpReply:
@@ -178,64 +178,72 @@ class Server:
         return reply if isinstance(reply, HttpReply) else HttpReply(500)
 
     async def _faulty(
-        self, request: web.BaseRequest, asked: HttpRequest, rules: list[Any]
+        self, request: web.BaseRequest, asked: HttpRequest, rules: list[Rule]
     ) -> web.StreamResponse:
-        """Answer with whatever faults are due; executing is not stopped by a client that leaves."""
-
-        async def perform() -> HttpReply | None:
-            return await self._faults.perform(
-                rules, request.transport, lambda: self._answer(asked), self._clock
+        """Answer as the rules say; a client that leaves does not stop what is to be executed."""
+        name = f"{asked.method} {asked.path}"
+        text = asked.body.decode("latin-1")
+        task = asyncio.get_running_loop().create_task(
+            self._faults.answer(
+                rules,
+                request.transport,
+                lambda: self._answer(asked),
+                (name, asked.query, text),
             )
-
-        task = asyncio.get_running_loop().create_task(perform())
+        )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        reply = await asyncio.shield(task)
-        if reply is None:
-            # The connection is gone; aiohttp wants an answer that it cannot send.
-            return web.Response(status=500)
-        return _response(reply)
+        reply: HttpReply | None = await asyncio.shield(task)
+        # Without a reply the connection is gone, and what is answered cannot be sent.
+        return _response(reply or HttpReply(500))
 
     # --- websockets ---
 
     async def _socket(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
         channel = self._guarded(self._front.accept, path, query)
-        rules = self._faults.for_request(f"connect:{channel}", query, b"")
-        if rules:
-            refused = await self._faults.perform(
-                rules, request.transport, lambda: None, self._clock
-            )
-            if isinstance(refused, HttpReply):
-                return _response(refused)
         if channel is None:
             return web.Response(status=404)
-        socket = web.WebSocketResponse(compress=False, max_msg_size=_MOST_BODY, autoping=False)
+        rules = self._faults.meet(f"connect:{channel}") if self._faults.armed else []
+        refused = await self._faults.open(rules, request.transport)
+        if refused is not None:
+            return _response(refused)
+        socket = _Socket()
         await socket.prepare(request)
-        transport = cast(asyncio.Transport, request.transport)
-        if transport is None:
+        if request.transport is None:
             return socket
+        gate = Gate(channel, request.transport, self._clock)
+        socket.gate = gate
         self._numbers += 1
         number = self._numbers
-        gate = Gate(channel, transport, self._clock)
-        session = Session(number, str(channel), path, query, gate)
+        session = Session(number, channel, path, query, gate)
         self._sessions[number] = session
-        self._faults.opened(gate)
+        self._faults.opened(gate, rules)
         self._guarded(self._front.opened, session)
         try:
             async for message in socket:
+                if message.type is WSMsgType.ERROR:
+                    break
+                if gate.over:
+                    continue  # what crosses our CLOSE is read, so that the client gets to read it
                 if message.type is WSMsgType.TEXT:
-                    text = str(message.data)
-                    deliver = partial(self._guarded, self._front.message, session, text)
-                    if not self._faults.swallows(gate, text, deliver):
-                        deliver()
+                    self._receive(session, gate, cast(str, message.data))
                 elif message.type is WSMsgType.PING:
-                    gate.pong(bytes(message.data))
+                    gate.pong(cast(bytes, message.data))
+            gate.closed_by_client(socket.close_code)
         finally:
             self._faults.closed(gate)
             del self._sessions[number]
+            gate.end()
             self._guarded(self._front.closed, session)
-            gate.over()
         return socket
+
+    def _receive(self, session: Session, gate: Gate, text: str) -> None:
+        if self._faults.armed:
+            self._faults.receive(
+                gate, text, lambda: self._guarded(self._front.message, session, text)
+            )
+        else:
+            self._guarded(self._front.message, session, text)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
         """Call the front; its mistakes are loud and in the ledger, and do not stop the server."""
@@ -245,11 +253,26 @@ class Server:
             where = traceback.extract_tb(error.__traceback__)[-1]
             self._ledger.append(
                 "fault",
-                what="simulator",
+                do="simulator_failed",
                 error=f"{type(error).__name__} at {where.name}:{where.lineno}",
             )
             log.exception("the simulator failed in %s", getattr(call, "__name__", call))
             return None
+
+
+class _Socket(web.WebSocketResponse):
+    """A websocket whose outgoing side is a `Gate`."""
+
+    gate: Gate | None = None
+
+    def __init__(self) -> None:
+        super().__init__(autoclose=False, autoping=False, compress=False, max_msg_size=_MOST_BODY)
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Close from this side; also what the library does with frames that are none."""
+        if self.gate is not None:
+            self.gate.close(code)
+        return True
 
 
 def _response(reply: HttpReply) -> web.Response:
