@@ -7,6 +7,7 @@ machine for it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import queue
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 
 pybit_module = pytest.importorskip("pybit")
 
-from pybit import _websocket_trading, unified_trading  # noqa: E402
+from pybit import _websocket_stream, _websocket_trading, unified_trading  # noqa: E402
 from pybit.exceptions import InvalidRequestError  # noqa: E402
 
 from tests.simulator.bybit_desk import simulator  # noqa: E402
@@ -62,6 +63,15 @@ class Hosted:
         self.do(lambda sim: sim.venue.jump(price, qty))
 
 
+def in_turn(turn: threading.RLock, act):
+    @functools.wraps(act)
+    def taking_it(*args, **kwargs):
+        with turn:
+            return act(*args, **kwargs)
+
+    return taking_it
+
+
 @pytest.fixture
 def host():
     with Hosted() as hosted:
@@ -83,6 +93,14 @@ def addresses(host, monkeypatch):
     monkeypatch.setattr(unified_trading, "PRIVATE_WSS", f"{base}/v5/private")
     monkeypatch.setattr(unified_trading, "PUBLIC_WSS", f"{base}/v5/public/{{CHANNEL_TYPE}}")
     monkeypatch.setattr(_websocket_trading, "TRADE_WSS", f"{base}/v5/trade")
+    # pybit sends first and notes whom the answer is for afterwards; on loopback that is too late.
+    turn = threading.RLock()
+    for owner, name in (
+        (_websocket_stream._WebSocketManager, "_on_message"),
+        (_websocket_stream._V5WebSocketManager, "subscribe"),
+        (_websocket_trading._V5TradeWebSocketManager, "_send_order_operation"),
+    ):
+        monkeypatch.setattr(owner, name, in_turn(turn, getattr(owner, name)))
     return {"api_key": host.sim.key, "api_secret": host.sim.secret}
 
 
