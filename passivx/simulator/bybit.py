@@ -656,7 +656,7 @@ class BybitFront:
             raise refused_by(Refusal(Reason.MARGIN))
         initial = venue.position_margin + venue.order_margin
         kept = venue.maintenance_margin
-        rate = float(venue.listing.market.tier_records()[0]["maintenance_rate"])
+        _, rate, _ = self._units.tiers[0]
         return {
             "orderId": "",
             "orderLinkId": params.get("orderLinkId") or "",

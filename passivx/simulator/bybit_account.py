@@ -288,10 +288,10 @@ class AccountFace:
         held = size != 0.0
         initial, kept = amount(venue.position_margin), amount(venue.maintenance_margin)
         liquidation = venue.liq_price
-        tiers = venue.listing.market.tier_records()
+        tiers = self._units.tiers
         value = self._units.value(abs(size), mark)
-        tier = int((tiers["floor"] <= value).sum())
-        limit = NO_LIMIT if tier == len(tiers) else float(tiers[tier]["floor"])
+        tier = sum(floor <= value for floor, _, _ in tiers)
+        limit = NO_LIMIT if tier == len(tiers) else tiers[tier][0]
         return {
             **_POSITION,
             "category": self._units.category,

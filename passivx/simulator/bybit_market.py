@@ -245,22 +245,22 @@ class MarketFace:
         market = self._venue.listing.market
         scale = 100.0 if self._units.inverse else 1.0
         rows: list[Json] = []
-        tiers = market.tier_records()
-        for i, tier in enumerate(tiers):
+        tiers = self._units.tiers
+        for i, (_, rate, deduction) in enumerate(tiers):
             most = market.max_leverage
             if market.tiers:
                 most = min(most, market.tiers[i].max_leverage)
-            last = i + 1 == len(tiers)
+            limit = NO_LIMIT if i + 1 == len(tiers) else tiers[i + 1][0]
             rows.append(
                 {
                     "id": i + 1,
                     "symbol": self._units.symbol,
-                    "riskLimitValue": amount(NO_LIMIT if last else float(tiers[i + 1]["floor"])),
-                    "maintenanceMargin": amount(float(tier["maintenance_rate"]) * scale),
+                    "riskLimitValue": amount(limit),
+                    "maintenanceMargin": amount(rate * scale),
                     "initialMargin": amount(round(scale / most, 6)),
                     "isLowestRisk": int(i == 0),
                     "maxLeverage": f"{most:.2f}",
-                    "mmDeduction": amount(float(tier["deduction"])) if i else "",
+                    "mmDeduction": amount(deduction) if i else "",
                 }
             )
         return rows[1:] + rows[:1]

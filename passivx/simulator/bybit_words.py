@@ -133,6 +133,8 @@ def bad(text: str) -> AnswerError:
 
 def amount(x: float) -> str:
     """Return an amount of money as text: what a double knows of it, 12 decimals at most."""
+    if x == 0.0:
+        return "0"
     size = abs(x)
     spec = ".12f" if size < 1e3 else ".9f" if size < 1e6 else ".6f"
     text = format(x, spec).rstrip("0").rstrip(".")
@@ -265,7 +267,10 @@ def refused_by(refusal: Refusal, side: int = 0) -> AnswerError:
 
 
 class Units:
-    """How the listing's prices and quantities are written, and what belongs to it."""
+    """How the listing's prices and quantities are written, and what belongs to it.
+
+    ``tiers`` holds floor, maintenance rate and deduction of each, in their order.
+    """
 
     def __init__(self, listing: Listing) -> None:
         self.inverse = listing.market.inverse
@@ -283,6 +288,10 @@ class Units:
         self.price_scale = max(2, decimals(market.price_step))
         self._price_spec = f".{self.price_scale}f"
         self._qty_spec = f".{decimals(market.qty_step)}f"
+        self.tiers: list[tuple[float, float, float]] = [
+            (float(tier["floor"]), float(tier["maintenance_rate"]), float(tier["deduction"]))
+            for tier in market.tier_records()
+        ]
 
     def price(self, x: float) -> str:
         """Return a price as text, with all its decimals."""
