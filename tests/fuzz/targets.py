@@ -13,20 +13,29 @@ from typing import Any
 
 import orjson
 
+from passivx._core.book import L2Book
 from passivx._core.frames import OTHER, QUOTE, TRADE, BinanceFrames, BybitFrames
-from passivx.errors import BadReplyError
+from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import Fill, Verdict
+from passivx.exchanges.binance import wire as binance
+from passivx.exchanges.binance.errors import react as binance_react
+from passivx.exchanges.binance.rest import BinanceDialect
 from passivx.exchanges.bybit import wire as bybit
 from passivx.exchanges.bybit.errors import _HTTP, _TABLE
 from passivx.exchanges.bybit.rest import BybitDialect
 from passivx.exchanges.http import Answer, Request
+from passivx.models import Position, Tier
 from tests.reference.frames_twin import binance_says, bybit_says
 
 SYMBOL = "BTCUSDT"
+TIER = Tier(floor=0.0, maintenance_rate=0.004, max_leverage=75)
 
 
 def finite(value: Any) -> bool:
-    """Whether every number in a value is finite; a fill's pnl may be not said (NaN)."""
+    """Whether every number is finite, but for what an event does not say: it is NaN then.
+
+    That is a fill's pnl, and the liquidation price of a position.
+    """
     if isinstance(value, float):
         return math.isfinite(value)
     if isinstance(value, Mapping):
@@ -37,7 +46,7 @@ def finite(value: Any) -> bool:
         return all(
             finite(getattr(value, f.name))
             for f in fields(value)
-            if not (isinstance(value, Fill) and f.name == "pnl")
+            if not (isinstance(value, Fill | Position) and f.name in ("pnl", "liq_price"))
         )
     return True
 
@@ -129,8 +138,86 @@ def bybit_answers(data: bytes) -> None:
         assert table[0] is Verdict.REJECTED
 
 
+_BINANCE: list[Callable[[Any], Any]] = [
+    binance.order_of,
+    binance.order_event,
+    binance.fill_event,
+    binance.fill_of,
+    binance.payment_of,
+    binance.mark_of,
+    binance.mark_event,
+    binance.aggregate_of,
+    binance.book_ticker,
+    binance.account_modes,
+    lambda row: binance.position_of([row], SYMBOL),
+    lambda row: binance.position_event(row, SYMBOL),
+    lambda row: binance.wallet_of([row], "USDT"),
+    lambda row: binance.wallet_event(row, "USDT"),
+    lambda row: binance.symbol_modes([row], SYMBOL),
+    lambda row: binance.tiers_of([row], SYMBOL),
+    lambda row: binance.symbol_info(row, SYMBOL),
+    lambda row: binance.rules_of(row, (TIER,), row, [row]),
+    binance.windows_of,
+]
+
+
+def binance_messages(data: bytes) -> None:
+    """Binance's rows: read, or refused."""
+    try:
+        message = binance.decode(data)
+    except BadReplyError:
+        return
+    for row in rows_of(message):
+        for read in _BINANCE:
+            try:
+                got = read(row)
+            except VenueError:
+                continue
+            assert isinstance(got, dict) or finite(got), (read, got)
+
+
+def binance_answers(data: bytes) -> None:
+    """Binance's answers to an order: REJECTED by the table's codes and statuses alone."""
+    answer = _answer(data)
+    request = Request(method="POST", path="/fapi/v1/order")
+    finding = BinanceDialect(None).classify(request, answer)
+    if finding.verdict is Verdict.REJECTED:
+        assert binance_react(answer.status, finding.code, finding.text)[0] is Verdict.REJECTED
+        assert finding.code is not None or answer.status in (400, 401, 403, 404, 418, 429, 503)
+
+
+def book(data: bytes) -> None:
+    """The order book: events in any order, refused or applied, never crossed, never NaN inside."""
+    try:
+        events = orjson.loads(data)
+    except ValueError:
+        return
+    if not isinstance(events, list):
+        return
+    for bybit_rule in (False, True):
+        levels = L2Book(max_levels=50)
+        for event in events:
+            try:
+                if not isinstance(event, dict):
+                    continue
+                b, a, u = event.get("b"), event.get("a"), event.get("u")
+                if event.get("snapshot"):
+                    levels.snapshot(b, a, u)
+                elif bybit_rule:
+                    levels.on_bybit(u, b, a, snapshot=False)
+                else:
+                    levels.on_binance(event.get("U"), u, event.get("pu"), b, a)
+            except (ValueError, TypeError, OverflowError):
+                continue
+            if levels.in_step and not math.isnan(levels.bid) and not math.isnan(levels.ask):
+                assert 0.0 < levels.bid < levels.ask
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "frames": frames,
     "bybit_messages": bybit_messages,
     "bybit_answers": bybit_answers,
+    "binance_messages": binance_messages,
+    "binance_answers": binance_answers,
+    "book": book,
 }

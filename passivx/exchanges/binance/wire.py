@@ -661,7 +661,8 @@ def rules_of(
         )
     except ConfigError as e:
         raise BadReplyError(f"the venue's rules cannot be used: {e}") from None
-    hours = [whole(f, "fundingIntervalHours") for f in funding if f.get("symbol") == row["symbol"]]
+    symbol = text(row, "symbol")
+    hours = [whole(f, "fundingIntervalHours") for f in funding if f.get("symbol") == symbol]
     return Rules(
         market=market,
         trading=text(row, "status") == "TRADING",
