@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,24 +92,30 @@ class Venue:
     path: Path
 
     async def fault(self, rule: Any) -> list[int]:
-        async with aiohttp.ClientSession() as session:
-            async with session.post(f"{self.line['control']}/fault", json=rule) as response:
-                assert response.status == 200, await response.text()
-                return (await response.json())["ids"]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{self.line['control']}/fault", json=rule) as response,
+        ):
+            assert response.status == 200, await response.text()
+            return (await response.json())["ids"]
 
     async def heal(self) -> None:
         async with aiohttp.ClientSession() as session:
             await (await session.delete(f"{self.line['control']}/fault")).read()
 
     async def state(self) -> dict[str, Any]:
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{self.line['control']}/state") as response:
-                return await response.json()
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.line['control']}/state") as response,
+        ):
+            return await response.json()
 
     async def ledger(self, event: str = "") -> list[dict[str, Any]]:
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{self.line['control']}/ledger") as response:
-                rows = [json.loads(line) for line in (await response.text()).splitlines()]
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.line['control']}/ledger") as response,
+        ):
+            rows = [json.loads(line) for line in (await response.text()).splitlines()]
         return [row for row in rows if event in ("", row["event"])]
 
     @asynccontextmanager
@@ -163,6 +169,3 @@ def order_at(
         least = max(least, 1.2 * market.min_cost / min(price, best))
     qty = ceil_to(least, step_parts(market.qty_step))
     return NewOrder(**{"client_id": client_id, "side": side, "price": price, "qty": qty} | changes)
-
-
-Body = Callable[[], Awaitable[None]]
