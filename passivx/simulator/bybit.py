@@ -249,6 +249,8 @@ class BybitFront:
         write("/v5/order/disconnected-cancel-all", 5, self._set_dcp)
         write("/v5/position/set-leverage", 10, self._set_leverage)
         write("/v5/position/switch-mode", 10, self._set_position_mode)
+        read("/v5/account/collateral-info", 50, self._get_collateral)
+        write("/v5/account/set-collateral-switch", 5, self._set_collateral, "SUCCESS")
         write("/v5/position/switch-isolated", 10, self._retired)
         write("/v5/account/set-margin-mode", 5, self._set_margin_mode, "Request accepted")
         write("/v5/account/set-limit-px-action", 10, self._set_price_action, "success")
@@ -397,6 +399,31 @@ class BybitFront:
             "fmsef": False,
         }
 
+    def _get_collateral(self, params: Params) -> Json:
+        row: Json = {
+            "currency": self._units.settle,
+            "hourlyBorrowRate": "0",
+            "maxBorrowingAmount": "0",
+            "freeBorrowingLimit": "",
+            "freeBorrowAmount": "0",
+            "borrowAmount": "0",
+            "otherBorrowAmount": "0",
+            "availableToBorrow": "0",
+            "borrowable": False,
+            "borrowUsageRate": "0",
+            "marginCollateral": True,
+            "collateralSwitch": self._account.collateral,
+            "collateralRatio": "1",
+        }
+        return {"list": [row] if params.get("currency", "") in ("", self._units.settle) else []}
+
+    def _set_collateral(self, params: Params) -> Json:
+        switch = params.get("collateralSwitch")
+        if params.get("coin") != self._units.settle or switch not in ("ON", "OFF"):
+            raise bad("params error: coin or collateralSwitch invalid")
+        self._account.collateral = switch == "ON"
+        return {}
+
     def _get_dcp(self, params: Params) -> Json:
         return {"dcpInfos": []}
 
@@ -508,6 +535,8 @@ class BybitFront:
         tif = TIFS.get(str(params.get("timeInForce") or "GTC"))
         if tif is None:
             raise bad("timeInForce invalid")
+        if not self._account.collateral and self._units.inverse and self._venue.cross_mode:
+            raise AnswerError(110101, "Please enable the settle coin as collateral first.")
         if qty == 0.0:
             qty = self._whole_position(side, market)
         try:

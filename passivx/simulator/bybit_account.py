@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Final
 from uuid import UUID
 
@@ -26,6 +26,7 @@ from passivx.simulator.bybit_words import (
     amount,
     bad,
     below_cursor,
+    newest,
     pages,
     span,
     uuid_text,
@@ -184,6 +185,7 @@ class AccountFace:
         self._units = units
         self._hub = hub
         self._salt = f"{hub.salt}-4000-8000"
+        self.collateral = True  # whether the settle coin counts as margin
         self._started_ms = clock.time_ms()
         self._size = venue.size
         self._entry = venue.entry_price
@@ -216,7 +218,7 @@ class AccountFace:
             "unrealisedPnl": amount(venue.open_pnl),
             "cumRealisedPnl": amount(self._realised_ever),
             "bonus": "0",
-            "collateralSwitch": True,
+            "collateralSwitch": self.collateral,
             "marginCollateral": True,
             "locked": "0",
             "spotHedgingQty": "0",
@@ -288,6 +290,8 @@ class AccountFace:
         held = size != 0.0
         initial, kept = amount(venue.position_margin), amount(venue.maintenance_margin)
         liquidation = venue.liq_price
+        # Out of the range of prices it is none.
+        liquidates = held and 0.0 < liquidation <= venue.listing.max_price
         tiers = self._units.tiers
         value = self._units.value(abs(size), mark)
         tier = sum(floor <= value for floor, _, _ in tiers)
@@ -312,7 +316,7 @@ class AccountFace:
             "positionIMByMp": initial,
             "positionMM": kept,
             "positionMMByMp": kept,
-            "liqPrice": self._units.price(liquidation) if held and liquidation > 0.0 else "",
+            "liqPrice": self._units.price(liquidation) if liquidates else "",
             "unrealisedPnl": amount(venue.open_pnl),
             "curRealisedPnl": amount(self._realised_now),
             "cumRealisedPnl": amount(self._realised_ever),
@@ -381,14 +385,12 @@ class AccountFace:
         kind = params.get("type", "")
         currency = params.get("currency", "")
         asked = category in ("", self._units.category) and currency in ("", self._units.settle)
-        rows = enumerate(self._entries) if asked else ()
+        rows = self._entries if asked else []
         page, cursor = pages(
             (
-                (number, self._log_row(number, entry))
-                for number, entry in reversed(list(rows))
-                if first <= entry.ts_ms <= last
-                and kind in ("", entry.kind)
-                and (below is None or number < below)
+                (place, self._log_row(place, entry))
+                for place, entry in newest(rows, first, last, below)
+                if kind in ("", entry.kind)
             ),
             limit,
         )
@@ -429,14 +431,12 @@ class AccountFace:
         below = below_cursor(params)
         order_id, link = params.get("orderId", ""), params.get("orderLinkId", "")
         kind = params.get("execType", "")
-        start = len(self._fills) if below is None else min(below, len(self._fills))
-        numbers = range(start - 1, -1, -1) if asked else range(0)
+        rows = self._fills if asked else []
         page, cursor = pages(
             (
-                (number, self._fill_row(fill))
-                for number in numbers
-                if first <= (fill := self._fills[number]).ts_ms <= last
-                and order_id in ("", fill.order_id)
+                (place, self._fill_row(fill))
+                for place, fill in newest(rows, first, last, below)
+                if order_id in ("", fill.order_id)
                 and (link in ("", fill.link) or order_id)
                 and kind in ("", fill.exec_type)
             ),
@@ -592,12 +592,13 @@ class AccountFace:
         limit = whole(params, "limit", 20, 1, 50)
         below = below_cursor(params)
         status = params.get("orderStatus", "")
+        orders = self._orders_asked_for(params) if asked else ()
         page, cursor = pages(
             (
                 (order.order_id, self._rest_order(order))
-                for order in (self._orders_asked_for(params) if asked else ())
+                for order in takewhile(lambda one: one.created_ms >= first, orders)
                 if order.status.final
-                and first <= order.created_ms <= last
+                and order.created_ms <= last
                 # Without a fill an ended order is forgotten after a day.
                 and (order.filled or now - order.updated_ms <= DAY_MS)
                 and status in ("", STATUS_WORDS[order.status])

@@ -7,10 +7,10 @@ they are known, else what its table of codes says.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote
 
 import orjson
@@ -211,6 +211,32 @@ def span(params: Params, now_ms: int) -> tuple[int, int]:
     if last - first > WEEK_MS:
         raise bad("The time range between startTime and endTime cannot exceed 7 days.")
     return first, last
+
+
+class Stamped(Protocol):
+    """What happened at some time."""
+
+    @property
+    def ts_ms(self) -> int: ...
+
+
+_Stamped = TypeVar("_Stamped", bound=Stamped)
+
+
+def newest(
+    rows: Sequence[_Stamped], first_ms: int, last_ms: int, below: int | None
+) -> Iterator[tuple[int, _Stamped]]:
+    """Yield what happened in a span, newest first, each with its place among the ``rows``.
+
+    ``rows`` are in order of time; ``below``: only places below this one.
+    """
+    start = len(rows) if below is None else min(below, len(rows))
+    for place in range(start - 1, -1, -1):
+        row = rows[place]
+        if row.ts_ms < first_ms:
+            return
+        if row.ts_ms <= last_ms:
+            yield place, row
 
 
 class Window:
