@@ -38,8 +38,12 @@ __all__ = [
     "Rules",
     "Sink",
     "Verdict",
+    "above_0",
+    "at_least_0",
+    "flag",
     "number",
     "number_or_none",
+    "side_of",
     "text",
     "whole",
 ]
@@ -330,6 +334,40 @@ def number(row: Mapping[str, Any], key: str) -> float:
         except (InvalidOperation, OverflowError, ValueError):
             pass
     raise BadReplyError(f"{key}: must be a finite number, was {value!r:.80}")
+
+
+def at_least_0(row: Mapping[str, Any], key: str) -> float:
+    """Return a number >= 0, as `number` does."""
+    value = number(row, key)
+    if value < 0.0:
+        raise BadReplyError(f"{key}: must be at least 0, was {value!r}")
+    return value
+
+
+def above_0(row: Mapping[str, Any], key: str) -> float:
+    """Return a number > 0, as `number` does."""
+    value = number(row, key)
+    if not value > 0.0:
+        raise BadReplyError(f"{key}: must be > 0, was {value!r}")
+    return value
+
+
+def flag(row: Mapping[str, Any], key: str) -> bool:
+    """Return a JSON true or false; anything else is a `BadReplyError`."""
+    value = row.get(key)
+    if isinstance(value, bool):
+        return value
+    raise BadReplyError(f"{key}: must be true or false, was {value!r:.40}")
+
+
+def side_of(row: Mapping[str, Any], key: str, buy: str, sell: str) -> int:
+    """Return +1 or -1 for a venue's words; anything else is a `BadReplyError`."""
+    side = row.get(key)
+    if side == buy:
+        return 1
+    if side == sell:
+        return -1
+    raise BadReplyError(f"{key}: must be {buy} or {sell}, was {side!r:.40}")
 
 
 def number_or_none(row: Mapping[str, Any], key: str) -> float | None:

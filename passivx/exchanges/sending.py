@@ -7,17 +7,22 @@ import functools
 import logging
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from passivx.errors import BadReplyError
 from passivx.exchanges.base import Outcome, Reaction, Verdict
 from passivx.exchanges.budget import Budget
-from passivx.exchanges.stream import Stream
+from passivx.exchanges.http import clean
+from passivx.exchanges.stream import NoReplyError, Stream
 
-__all__ = ["Sending"]
+__all__ = ["Sending", "judged"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Before a socket that was gone is asked again.
+_BACK_OFF_S: Final = 1.0
 
 
 class Sending:
@@ -138,6 +143,40 @@ class Sending:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def judged(answer: Future[T], judge: Callable[[T], Outcome]) -> Future[Outcome]:
+    """Make the outcome of a message of the answer to it; ``judge`` may raise `BadReplyError`.
+
+    Without an answer it is REJECTED if nothing left this machine, else UNKNOWN.
+    """
+    result: Future[Outcome] = asyncio.get_running_loop().create_future()
+
+    def answered(reply: Future[T]) -> None:
+        if not result.done():
+            result.set_result(_outcome(reply, judge))
+
+    answer.add_done_callback(answered)
+    return result
+
+
+def _outcome(reply: Future[T], judge: Callable[[T], Outcome]) -> Outcome:
+    if reply.cancelled():
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="given up")
+    error = reply.exception()
+    if isinstance(error, NoReplyError) and not error.sent:
+        return Outcome(
+            Verdict.REJECTED,
+            Reaction.BACK_OFF,
+            text=f"not sent: {error}",
+            retry_after_s=_BACK_OFF_S,
+        )
+    if error is not None:
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(error))
+    try:
+        return judge(reply.result())
+    except BadReplyError as e:
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
 
 
 def _known(outcome: Outcome) -> Future[Outcome]:

@@ -6,7 +6,6 @@ future resolves: with the answer, or UNKNOWN when the socket ends or no answer c
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 from asyncio import Future
@@ -31,7 +30,8 @@ from passivx.exchanges.binance import wire
 from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.http import Finding, Reply, clean
-from passivx.exchanges.stream import NoReplyError, Stream, StreamLimits, StreamState
+from passivx.exchanges.sending import judged
+from passivx.exchanges.stream import Stream, StreamLimits, StreamState
 
 __all__ = ["CANCEL_COSTS", "PLACE_COSTS", "OrderSocket"]
 
@@ -69,7 +69,6 @@ class OrderSocket:
         self._budget = budget
         self._sink = sink
         self._ids = count(1)
-        self._loop = asyncio.get_running_loop()
         self.stream = Stream(
             name="binance orders",
             url=url,
@@ -136,33 +135,10 @@ class OrderSocket:
     ) -> Future[Outcome]:
         answer = self.stream.request(id, frame, timeout_s=_ANSWER_S)
         self._budget.charge(costs)
-        result: Future[Outcome] = self._loop.create_future()
+        return judged(answer, lambda message: self._judged(message, client_id))
 
-        def answered(reply: Future[Mapping[str, Any]]) -> None:
-            if not result.done():
-                result.set_result(self._judged(reply, client_id))
-
-        answer.add_done_callback(answered)
-        return result
-
-    def _judged(self, reply: Future[Mapping[str, Any]], client_id: str) -> Outcome:
-        if reply.cancelled():
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="given up")
-        error = reply.exception()
-        if isinstance(error, NoReplyError) and not error.sent:
-            return Outcome(
-                Verdict.REJECTED,
-                Reaction.BACK_OFF,
-                text=f"not sent: {error}",
-                retry_after_s=_BACK_OFF_S,
-            )
-        if error is not None:
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(error))
-        message = reply.result()
-        try:
-            found = self._finding(message)
-        except BadReplyError as e:
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
+    def _judged(self, message: Mapping[str, Any], client_id: str) -> Outcome:
+        found = self._finding(message)
         wait_s = self._obeyed(found)
         return wire.placed(
             Reply(

@@ -28,7 +28,11 @@ from passivx.exchanges.base import (
     Reaction,
     Rules,
     Verdict,
+    above_0,
+    at_least_0,
+    flag,
     number,
+    side_of,
     text,
     whole,
 )
@@ -143,33 +147,7 @@ def row_of(value: Any, what: str = "the answer") -> dict[str, Any]:
 
 
 def _side(row: Mapping[str, Any], key: str) -> int:
-    side = row.get(key)
-    if side == "BUY":
-        return 1
-    if side == "SELL":
-        return -1
-    raise BadReplyError(f"{key}: must be BUY or SELL, was {side!r:.40}")
-
-
-def _flag(row: Mapping[str, Any], key: str) -> bool:
-    value = row.get(key)
-    if isinstance(value, bool):
-        return value
-    raise BadReplyError(f"{key}: must be true or false, was {value!r:.40}")
-
-
-def _at_least_0(row: Mapping[str, Any], key: str) -> float:
-    value = number(row, key)
-    if value < 0.0:
-        raise BadReplyError(f"{key}: must be at least 0, was {value!r}")
-    return value
-
-
-def _above_0(row: Mapping[str, Any], key: str) -> float:
-    value = number(row, key)
-    if not value > 0.0:
-        raise BadReplyError(f"{key}: must be > 0, was {value!r}")
-    return value
+    return side_of(row, key, "BUY", "SELL")
 
 
 # --- orders to send -------------------------------------------------------------------------------
@@ -341,7 +319,7 @@ def _order(
     ts_ms: int,
 ) -> Order:
     word = text(row, status)
-    total, done = _at_least_0(row, qty), _at_least_0(row, filled)
+    total, done = at_least_0(row, qty), at_least_0(row, filled)
     if word in _OWN_WORDS:
         state = OrderStatus.FILLED if 0.0 < total <= done else OrderStatus.PARTIALLY_FILLED
     elif word in _STATUS:
@@ -352,10 +330,10 @@ def _order(
         client_id=text(row, client_id),
         order_id=str(whole(row, order_id)),
         side=_side(row, side),
-        price=_at_least_0(row, price),
+        price=at_least_0(row, price),
         qty=total,
         filled_qty=done,
-        reduce_only=_flag(row, reduce_only),
+        reduce_only=flag(row, reduce_only),
         status=state,
         ts_ms=ts_ms,
         reason=_reason(row, word, row.get(tif)) if state.final else "",
@@ -383,7 +361,7 @@ def fill_event(event: Mapping[str, Any]) -> Fill | None:
     row = row_of(event.get("o"), "o")
     trade_id = whole(row, "t")
     if trade_id == 0:
-        if _at_least_0(row, "l") > 0.0:
+        if at_least_0(row, "l") > 0.0:
             # It cannot be told from its repetition; REST has its id.
             raise BadReplyError("t: is 0, and yet something was filled")
         return None
@@ -393,12 +371,12 @@ def fill_event(event: Mapping[str, Any]) -> Fill | None:
         order_id=str(whole(row, "i")),
         client_id=client_id,
         side=_side(row, "S"),
-        price=_above_0(row, "L"),
-        qty=_above_0(row, "l"),
+        price=above_0(row, "L"),
+        qty=above_0(row, "l"),
         fee=0.0 - number(row, "n"),
         fee_currency=text(row, "N"),
         pnl=number(row, "rp"),
-        maker=_flag(row, "m"),
+        maker=flag(row, "m"),
         ts_ms=whole(row, "T"),
         kind=_kind(client_id),
     )
@@ -415,12 +393,12 @@ def fill_of(row: Mapping[str, Any]) -> Fill:
         order_id=str(whole(row, "orderId")),
         client_id="",
         side=_side(row, "side"),
-        price=_above_0(row, "price"),
-        qty=_above_0(row, "qty"),
+        price=above_0(row, "price"),
+        qty=above_0(row, "qty"),
         fee=0.0 - number(row, "commission"),
         fee_currency=text(row, "commissionAsset"),
         pnl=number(row, "realizedPnl"),
-        maker=_flag(row, "maker"),
+        maker=flag(row, "maker"),
         ts_ms=whole(row, "time"),
     )
 
@@ -454,7 +432,7 @@ def position_of(rows: Sequence[Mapping[str, Any]], symbol: str) -> Position:
                 f"positionSide: must be BOTH (one-way mode), was {row.get('positionSide')!r:.40}; "
                 "close the hedge-mode positions and switch to one-way mode"
             )
-        found = Position(size, _above_0(row, "entryPrice"), _at_least_0(row, "liquidationPrice"))
+        found = Position(size, above_0(row, "entryPrice"), at_least_0(row, "liquidationPrice"))
     return found
 
 
@@ -474,7 +452,7 @@ def position_event(account: Mapping[str, Any], symbol: str) -> Position | None:
         elif size == 0.0:
             found = Position()
         else:
-            found = Position(size, _above_0(row, "ep"), math.nan)
+            found = Position(size, above_0(row, "ep"), math.nan)
     return found
 
 
@@ -513,9 +491,9 @@ class AccountModes:
 def account_modes(row: Mapping[str, Any]) -> AccountModes:
     """Read the account's modes."""
     return AccountModes(
-        can_trade=_flag(row, "canTrade"),
-        one_way=not _flag(row, "dualSidePosition"),
-        multi_assets=_flag(row, "multiAssetsMargin"),
+        can_trade=flag(row, "canTrade"),
+        one_way=not flag(row, "dualSidePosition"),
+        multi_assets=flag(row, "multiAssetsMargin"),
     )
 
 
@@ -525,7 +503,7 @@ def symbol_modes(rows: Sequence[Mapping[str, Any]], symbol: str) -> tuple[float,
     margin = text(row, "marginType")
     if margin not in ("CROSSED", "ISOLATED"):
         raise BadReplyError(f"marginType: must be CROSSED or ISOLATED, was {margin!r:.40}")
-    return _above_0(row, "leverage"), margin == "CROSSED"
+    return above_0(row, "leverage"), margin == "CROSSED"
 
 
 def _of_symbol(rows: Sequence[Mapping[str, Any]], symbol: str) -> Mapping[str, Any]:
@@ -542,10 +520,10 @@ def aggregate_of(row: Mapping[str, Any]) -> PublicTrade:
     """Read an aggregate trade, of the stream or of REST: their ids are the same."""
     return PublicTrade(
         trade_id=str(whole(row, "a")),
-        price=_above_0(row, "p"),
-        qty=_above_0(row, "q"),
+        price=above_0(row, "p"),
+        qty=above_0(row, "q"),
         ts_ms=whole(row, "T"),
-        buyer_maker=_flag(row, "m"),
+        buyer_maker=flag(row, "m"),
     )
 
 
@@ -570,10 +548,10 @@ def book_ticker(row: Mapping[str, Any]) -> BookTicker:
     """
     found = BookTicker(
         whole(row, "u"),
-        _above_0(row, "b"),
-        _at_least_0(row, "B"),
-        _above_0(row, "a"),
-        _at_least_0(row, "A"),
+        above_0(row, "b"),
+        at_least_0(row, "B"),
+        above_0(row, "a"),
+        at_least_0(row, "A"),
         whole(row, "T"),
     )
     if found.bid >= found.ask:
@@ -584,7 +562,7 @@ def book_ticker(row: Mapping[str, Any]) -> BookTicker:
 def mark_of(row: Mapping[str, Any]) -> MarkPrice:
     """Read ``premiumIndex``: its "last" funding rate is the estimate for the next settlement."""
     return MarkPrice(
-        mark_price=_above_0(row, "markPrice"),
+        mark_price=above_0(row, "markPrice"),
         funding_rate=number(row, "lastFundingRate"),
         next_funding_ms=whole(row, "nextFundingTime"),
         ts_ms=whole(row, "time"),
@@ -594,7 +572,7 @@ def mark_of(row: Mapping[str, Any]) -> MarkPrice:
 def mark_event(row: Mapping[str, Any]) -> MarkPrice:
     """Read a ``markPriceUpdate`` event."""
     return MarkPrice(
-        mark_price=_above_0(row, "p"),
+        mark_price=above_0(row, "p"),
         funding_rate=number(row, "r"),
         next_funding_ms=whole(row, "T"),
         ts_ms=whole(row, "E"),
@@ -645,18 +623,18 @@ def rules_of(
     band, least_cost, most = of("PERCENT_PRICE"), of("MIN_NOTIONAL"), of("MAX_NUM_ORDERS")
     if number(market_lots, "stepSize") > number(lots, "stepSize"):
         raise BadReplyError("MARKET_LOT_SIZE.stepSize: is coarser than that of limit orders")
-    max_price = _at_least_0(prices, "maxPrice")
+    max_price = at_least_0(prices, "maxPrice")
     try:
         market = Market(
             price_step=number(prices, "tickSize"),
             qty_step=number(lots, "stepSize"),
-            min_qty=max(_at_least_0(lots, "minQty"), _at_least_0(market_lots, "minQty")),
-            min_cost=_at_least_0(least_cost, "notional"),
+            min_qty=max(at_least_0(lots, "minQty"), at_least_0(market_lots, "minQty")),
+            min_cost=at_least_0(least_cost, "notional"),
             maker_fee=number(fees, "makerCommissionRate"),
             taker_fee=number(fees, "takerCommissionRate"),
             max_leverage=tiers[0].max_leverage,
             inverse=False,
-            liquidation_fee=_at_least_0(row, "liquidationFee"),
+            liquidation_fee=at_least_0(row, "liquidationFee"),
             tiers=tuple(tiers),
         )
     except ConfigError as e:
@@ -666,14 +644,14 @@ def rules_of(
     return Rules(
         market=market,
         trading=text(row, "status") == "TRADING",
-        min_price=_at_least_0(prices, "minPrice"),
+        min_price=at_least_0(prices, "minPrice"),
         # 0 switches a bound off.
         max_price=max_price or math.inf,
-        max_qty=_above_0(lots, "maxQty"),
-        max_market_qty=_above_0(market_lots, "maxQty"),
+        max_qty=above_0(lots, "maxQty"),
+        max_market_qty=above_0(market_lots, "maxQty"),
         max_orders=whole(most, "limit"),
-        band_up=_above_0(band, "multiplierUp"),
-        band_down=_at_least_0(band, "multiplierDown"),
+        band_up=above_0(band, "multiplierUp"),
+        band_down=at_least_0(band, "multiplierDown"),
         funding_interval_ms=(hours[0] if hours else _DEFAULT_FUNDING_H) * 3_600_000,
     )
 

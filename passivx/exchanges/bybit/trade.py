@@ -7,7 +7,6 @@ answer does not come in time. Nothing is sent twice.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from asyncio import Future
 from collections.abc import Callable, Mapping
@@ -16,7 +15,6 @@ from typing import Any, Final
 
 from passivx._core.wire import BybitOrderText
 from passivx.clock import Clock
-from passivx.errors import BadReplyError
 from passivx.exchanges.base import (
     Link,
     NewOrder,
@@ -24,7 +22,6 @@ from passivx.exchanges.base import (
     Outcome,
     Reaction,
     Sink,
-    Verdict,
     number,
 )
 from passivx.exchanges.budget import Budget
@@ -33,7 +30,8 @@ from passivx.exchanges.bybit.errors import react
 from passivx.exchanges.bybit.rest import outcome_of, placed
 from passivx.exchanges.bybit.streams import PING, authenticate
 from passivx.exchanges.http import Reply, clean
-from passivx.exchanges.stream import Connection, NoReplyError, Stream, StreamLimits, StreamState
+from passivx.exchanges.sending import judged
+from passivx.exchanges.stream import Connection, Stream, StreamLimits, StreamState
 
 __all__ = ["TradeSocket"]
 
@@ -63,7 +61,6 @@ class TradeSocket:
         self._budget = budget
         self._sink = sink
         self._ids = count(1)
-        self._loop = asyncio.get_running_loop()
         self.stream = Stream(
             name="bybit orders",
             url=url,
@@ -107,30 +104,12 @@ class TradeSocket:
     ) -> Future[Outcome]:
         answer = self.stream.request(id, frame, timeout_s=_ANSWER_S)
         self._budget.charge({window: 1})
-        result: Future[Outcome] = self._loop.create_future()
-
-        def answered(reply: Future[Mapping[str, Any]]) -> None:
-            if not result.done():
-                result.set_result(self._judged(reply, window, judge))
-
-        answer.add_done_callback(answered)
-        return result
+        return judged(answer, lambda message: self._judged(message, window, judge))
 
     def _judged(
-        self, reply: Future[Mapping[str, Any]], window: str, judge: Callable[[Reply], Outcome]
+        self, message: Mapping[str, Any], window: str, judge: Callable[[Reply], Outcome]
     ) -> Outcome:
-        if reply.cancelled():
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="given up")
-        error = reply.exception()
-        if isinstance(error, NoReplyError) and not error.sent:
-            return Outcome(Verdict.REJECTED, Reaction.BACK_OFF, text=str(error))
-        if error is not None:
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(error))
-        message = reply.result()
-        try:
-            code = int(number(message, "retCode"))
-        except BadReplyError:
-            return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="the answer has no retCode")
+        code = int(number(message, "retCode"))
         header = message.get("header")
         if isinstance(header, dict):
             self._count(header, window)

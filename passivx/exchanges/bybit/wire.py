@@ -27,8 +27,12 @@ from passivx.exchanges.base import (
     Reaction,
     Rules,
     Verdict,
+    above_0,
+    at_least_0,
+    flag,
     number,
     number_or_none,
+    side_of,
     text,
     whole,
 )
@@ -140,33 +144,7 @@ class Steps:
 
 
 def _side(row: Mapping[str, Any], key: str = "side") -> int:
-    side = row.get(key)
-    if side == "Buy":
-        return 1
-    if side == "Sell":
-        return -1
-    raise BadReplyError(f"{key}: must be Buy or Sell, was {side!r:.40}")
-
-
-def _flag(row: Mapping[str, Any], key: str) -> bool:
-    value = row.get(key)
-    if isinstance(value, bool):
-        return value
-    raise BadReplyError(f"{key}: must be true or false, was {value!r:.40}")
-
-
-def _at_least(row: Mapping[str, Any], key: str, least: float = 0.0) -> float:
-    value = number(row, key)
-    if value < least:
-        raise BadReplyError(f"{key}: must be at least {least:g}, was {value!r}")
-    return value
-
-
-def _above_zero(row: Mapping[str, Any], key: str) -> float:
-    value = number(row, key)
-    if not value > 0.0:
-        raise BadReplyError(f"{key}: must be > 0, was {value!r}")
-    return value
+    return side_of(row, key, "Buy", "Sell")
 
 
 # --- orders ---------------------------------------------------------------------------------------
@@ -231,7 +209,7 @@ def order_of(row: Mapping[str, Any]) -> Order:
     status = _STATUS.get(word := text(row, "orderStatus"))
     if status is None:
         raise BadReplyError(f"orderStatus: is not known, was {word!r:.40}")
-    filled = _at_least(row, "cumExecQty")
+    filled = at_least_0(row, "cumExecQty")
     if status is OrderStatus.REJECTED and filled > 0.0:
         # The rest was refused after a part had filled; the fills count.
         status = OrderStatus.CANCELED
@@ -244,9 +222,9 @@ def order_of(row: Mapping[str, Any]) -> Order:
         order_id=text(row, "orderId"),
         side=_side(row),
         price=0.0 if price is None else price,
-        qty=_at_least(row, "qty"),
+        qty=at_least_0(row, "qty"),
         filled_qty=filled,
-        reduce_only=_flag(row, "reduceOnly"),
+        reduce_only=flag(row, "reduceOnly"),
         status=status,
         ts_ms=whole(row, "updatedTime"),
         reason=_REASONS.get(reason, reason) if status.final else "",
@@ -267,12 +245,12 @@ def fill_of(row: Mapping[str, Any]) -> Fill | None:
         order_id=text(row, "orderId"),
         client_id=text(row, "orderLinkId"),
         side=_side(row),
-        price=_above_zero(row, "execPrice"),
-        qty=_above_zero(row, "execQty"),
+        price=above_0(row, "execPrice"),
+        qty=above_0(row, "execQty"),
         fee=0.0 - number(row, "execFee"),
         fee_currency=text(row, "feeCurrency") if row.get("feeCurrency") else "",
         pnl=math.nan if pnl is None else pnl,
-        maker=_flag(row, "isMaker"),
+        maker=flag(row, "isMaker"),
         ts_ms=whole(row, "execTime"),
         kind=kind,
     )
@@ -297,10 +275,10 @@ def position_of(row: Mapping[str, Any]) -> Position:
     """
     if row.get("positionIdx") != 0:
         raise BadReplyError(f"positionIdx: must be 0 (one-way mode), was {row.get('positionIdx')}")
-    size = _at_least(row, "size")
+    size = at_least_0(row, "size")
     if size == 0.0:
         return Position()
-    entry = _above_zero(row, "avgPrice" if "avgPrice" in row else "entryPrice")
+    entry = above_0(row, "avgPrice" if "avgPrice" in row else "entryPrice")
     liq_price = number_or_none(row, "liqPrice")
     return Position(
         size=_side(row) * size,
@@ -321,8 +299,8 @@ def public_trade_of(row: Mapping[str, Any]) -> PublicTrade:
     """Read a row of ``/v5/market/recent-trade``; ``side`` is the taker's."""
     return PublicTrade(
         trade_id=text(row, "execId"),
-        price=_above_zero(row, "price"),
-        qty=_above_zero(row, "size"),
+        price=above_0(row, "price"),
+        qty=above_0(row, "size"),
         ts_ms=whole(row, "time"),
         buyer_maker=_side(row) < 0,
     )
@@ -333,8 +311,8 @@ def stream_trades(message: Mapping[str, Any]) -> Iterator[PublicTrade]:
     for row in rows_of(message, "data"):
         yield PublicTrade(
             trade_id=text(row, "i"),
-            price=_above_zero(row, "p"),
-            qty=_above_zero(row, "v"),
+            price=above_0(row, "p"),
+            qty=above_0(row, "v"),
             ts_ms=whole(row, "T"),
             buyer_maker=_side(row, "S") < 0,
         )
@@ -376,7 +354,7 @@ def _level(data: Mapping[str, Any], key: str) -> tuple[float, float]:
     if len(levels[0]) != 2:
         raise BadReplyError(f"{key}: must be a list of [price, quantity]")
     level = {"price": levels[0][0], "qty": levels[0][1]}
-    return _above_zero(level, "price"), _above_zero(level, "qty")
+    return above_0(level, "price"), above_0(level, "qty")
 
 
 class Ticker:
@@ -411,7 +389,7 @@ class Ticker:
 def mark_of(row: Mapping[str, Any], ts_ms: int) -> MarkPrice:
     """Read mark price and predicted funding of a ticker, REST or topic."""
     return MarkPrice(
-        mark_price=_above_zero(row, "markPrice"),
+        mark_price=above_0(row, "markPrice"),
         funding_rate=number(row, "fundingRate"),
         next_funding_ms=whole(row, "nextFundingTime"),
         ts_ms=ts_ms,
@@ -452,10 +430,10 @@ def rules_of(
     return Rules(
         market=market,
         trading=text(instrument, "status") == "Trading",
-        min_price=_above_zero(prices, "minPrice"),
-        max_price=_above_zero(prices, "maxPrice"),
-        max_qty=_above_zero(lots, "maxOrderQty"),
-        max_market_qty=_above_zero(lots, "maxMktOrderQty"),
+        min_price=above_0(prices, "minPrice"),
+        max_price=above_0(prices, "maxPrice"),
+        max_qty=above_0(lots, "maxOrderQty"),
+        max_market_qty=above_0(lots, "maxMktOrderQty"),
         max_orders=MAX_ORDERS,
         band_up=None if ratio is None else 1.0 + ratio,
         band_down=None if ratio is None else 1.0 - ratio,
@@ -480,9 +458,9 @@ def tiers_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tier, ...]:
     tiers = []
     floor = 0.0
     for row in sorted(rows, key=lambda row: number(row, "riskLimitValue")):
-        leverage = _at_least(row, "maxLeverage", 1.0)
+        leverage = above_0(row, "maxLeverage")
         number(row, "maintenanceMargin")
-        initial = _above_zero(row, "initialMargin") * leverage
+        initial = above_0(row, "initialMargin") * leverage
         if 0.5 < initial < 2.0:
             digits = 0
         elif 50.0 < initial < 200.0:

@@ -402,7 +402,7 @@ def test_any_answer_is_judged_and_only_the_table_rejects(message):
         desk.socket._on_frame(memoryview(orjson.dumps(message)))
         reply = asyncio.get_running_loop().create_future()
         reply.set_result(message)
-        got = desk.socket._judged(reply, "grid-1")
+        got = await judged(reply, lambda answer: desk.socket._judged(answer, "grid-1"))
         assert got.verdict is not Verdict.OK or got.reaction is Reaction.ALREADY_SO
         if got.verdict is Verdict.REJECTED:
             assert got.code is not None
