@@ -52,26 +52,40 @@ def finite(value: Any) -> bool:
 
 
 def frames(data: bytes) -> None:
-    """Scanners: what they take is what the json module reads."""
-    binance, bybit_frames = BinanceFrames(SYMBOL), BybitFrames(SYMBOL)
-    if (kind := binance.scan(data)) != OTHER:
+    """Scanners: what they take is what the json module and the clients' slow way read."""
+    fast = BinanceFrames(SYMBOL)
+    if (kind := fast.scan(data)) != OTHER:
         said = binance_says(data, SYMBOL)
+        message = binance.decode(data)
         assert said is not None
-        seen = (
-            (binance.trade_id, binance.price, binance.qty)
-            if kind == TRADE
-            else (binance.update_id, binance.bid, binance.bid_qty)
-        )
-        assert said[1:4] == seen
-    if (kind := bybit_frames.scan(data)) != OTHER:
+        if kind == TRADE:
+            seen = (fast.trade_id, fast.price, fast.qty, fast.ts_ms)
+            trade = binance.aggregate_of(message)
+            assert (int(trade.trade_id), trade.price, trade.qty, trade.ts_ms) == seen
+            assert trade.buyer_maker is fast.buyer_maker
+            assert said[1:5] == seen
+        else:
+            seen = (fast.update_id, fast.bid, fast.bid_qty, fast.ask, fast.ask_qty)
+            quote = binance.book_ticker(message)
+            slow = (quote.update_id, quote.bid, quote.bid_qty, quote.ask, quote.ask_qty)
+            assert said[1:6] == seen == slow
+    bybit_fast = BybitFrames(SYMBOL)
+    if (kind := bybit_fast.scan(data)) != OTHER:
         said = bybit_says(data, SYMBOL)
+        message = bybit.decode(data)
         assert said is not None
         if kind == QUOTE:
-            assert said[1:4] == (bybit_frames.update_id, bybit_frames.bid, bybit_frames.bid_qty)
+            prices = (bybit_fast.bid, bybit_fast.bid_qty, bybit_fast.ask, bybit_fast.ask_qty)
+            top = bybit.quote_of(message)
+            assert said[2:6] == prices == (top.bid, top.bid_qty, top.ask, top.ask_qty)
         else:
-            assert [row[:5] for row in said[1:]] == [
-                bybit_frames.trade(i) for i in range(bybit_frames.n_trades)
+            rows = [bybit_fast.trade(i) for i in range(bybit_fast.n_trades)]
+            assert [row[:5] for row in said[1:]] == rows
+            slow_rows = [
+                (t.trade_id, t.price, t.qty, t.ts_ms, t.buyer_maker)
+                for t in bybit.stream_trades(message)
             ]
+            assert slow_rows == rows
 
 
 def rows_of(message: Any) -> Iterable[Mapping[str, Any]]:
