@@ -159,9 +159,9 @@ class Faults:
             self._rules.pop(rule.id, None)
         self._ledger.append("fault", id=rule.id, do=rule.do, args=_plain(rule.args), **fields)
 
-    def _fire(self, rule: Rule, *, order: SimOrder | None = None, **fields: object) -> None:
-        self._spend(rule, **fields)
-        self._deed(rule, order=order)
+    def _fire(self, rule: Rule) -> None:
+        self._spend(rule)
+        self._deed(rule)
 
     def _live(self) -> list[Rule]:
         now_ms = self._passed_ms()

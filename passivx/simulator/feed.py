@@ -284,6 +284,8 @@ class Replay:
                     break
                 await self._move_to(ts_ms)
                 self._play()
+                if self._virtual.next_due_s() == 0.0:  # what the print brought about at once
+                    await self._virtual.run(0)
                 if time.monotonic() - turn_s > _LONGEST_TURN_S:
                     await asyncio.sleep(0)
                     turn_s = time.monotonic()

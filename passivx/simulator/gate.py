@@ -148,7 +148,7 @@ class Gate:
     def stall(self, s: float) -> None:
         """Answer pings and send nothing else, for so long; what is not sent is lost."""
         self._stalled = True
-        self._later(s, self.heal)
+        self._later(s, self._go_on)
 
     def freeze(self, s: float) -> None:
         """Neither read nor write, for so long; then all of it, as after SIGSTOP and SIGCONT."""
@@ -159,7 +159,7 @@ class Gate:
     def hold(self, s: float) -> None:
         """Keep messages back for so long, then send them in order."""
         self._held = [] if self._held is None else self._held
-        self._later(s, self.heal)
+        self._later(s, self._go_on)
 
     def cut(self, n_bytes: int) -> None:
         """Send so many bytes of the next frame and end the connection."""
@@ -188,15 +188,9 @@ class Gate:
 
     def heal(self) -> None:
         """Undo what lasts; what was held is sent."""
-        self._stalled = False
         self._drops = self._doubles = 0
         self._cut_at = None
-        if self._frozen:
-            self._frozen = False
-            if not self._transport.is_closing():
-                self._transport.resume_reading()
-        held, self._held = self._held or [], None
-        self.write_all(held)
+        self._go_on()
         self._turn()
 
     def caught(self, deliver: Callable[[], object]) -> list[bytes]:
@@ -212,6 +206,15 @@ class Gate:
         """Send frames, one after the other."""
         for each in frames:
             self._write(each)
+
+    def _go_on(self) -> None:
+        self._stalled = False
+        if self._frozen:
+            self._frozen = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
+        held, self._held = self._held or [], None
+        self.write_all(held)
 
     def _turn(self) -> None:
         turned, self._turning, self._turn_of = self._turning, [], 0

@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 _FIRST_ORDER_ID: Final = 8_389_765_000_001
 # The core's number of an execution that is a liquidation.
 _LIQUIDATED: Final = 0
+# How far a product of doubles may be from that of the decimals, as a share; more than it ever is.
+_NOISE: Final = 1e-12
 # What the core keeps of orders on a side.
 _MAX_RESTING: Final = 1024
 
@@ -669,14 +671,20 @@ class SimVenue:
     def print(
         self, trade_id: int, price: float, qty: float, buyer_maker: bool, replay_ts_ms: int
     ) -> None:
-        """Take in one trade of the tape; ids and times never fall.
+        """Take in one trade of the tape; times never fall.
 
+        Ids are the tape's; one that was given already moves it and all that follow up.
         Fundings due before ``replay_ts_ms`` are settled first, at the last price.
         """
         if replay_ts_ms > self.next_funding_ms:
             self._fund_until(replay_ts_ms)
         self._ledger.replay_ts_ms = replay_ts_ms
-        self._take_print(trade_id + self._injected, price, qty, buyer_maker)
+        number = trade_id + self._injected
+        if number <= self.trade_id:
+            # Somebody printed in between: what follows on the tape moves up.
+            self._injected += self.trade_id + 1 - number
+            number = self.trade_id + 1
+        self._take_print(number, price, qty, buyer_maker)
 
     def pass_time(self, replay_ts_ms: int) -> None:
         """Settle the fundings due by then, inclusive: every print up to then has been taken in."""
@@ -684,11 +692,10 @@ class SimVenue:
             self._fund_until(replay_ts_ms + 1)
 
     def jump(self, price: float, qty: float = 0.0) -> None:
-        """Print a trade that the tape does not have, now; the ids of the tape move up by one.
+        """Print a trade that the tape does not have, now, as of the last print's time.
 
         Its taker sold when the price is at or below the bid, else bought.
         """
-        self._injected += 1
         self._take_print(self.trade_id + 1, price, qty, price <= self._quote[0])
 
     def settle_funding(self, rate: float | None = None) -> None:
@@ -803,7 +810,7 @@ class SimVenue:
         if self._inverse:
             return
         least = self.listing.market.min_cost
-        if qty * price > least * (1.0 + 1e-12):
+        if qty * price > least * (1.0 + _NOISE):
             return
         # So near to the bound the venue's decimals decide.
         if Decimal(repr(qty)) * Decimal(repr(price)) < Decimal(repr(least)):
@@ -813,6 +820,7 @@ class SimVenue:
         """Return the price, moved to the band's bound where the venue does that."""
         listing = self.listing
         bound = self.mark_price * (listing.band_up if side > 0 else listing.band_down)
+        bound *= 1.0 + side * _NOISE  # the venue multiplies decimals
         if side * price <= side * bound:
             return price
         if not self.policy.band_moves:
