@@ -380,7 +380,7 @@ class Faults:
             self._websocket(name, gate, args)
         else:
             if "client_id" in args and rule.do != "ext.order":
-                args = {**args, "order": self._order(args.pop("client_id"), order)}
+                args["order"] = self._order(args.pop("client_id"), order)
                 if args["order"] is None:
                     self._ledger.append("fault", id=rule.id, do=rule.do, refused="no such order")
                     return

@@ -1,0 +1,369 @@
+"""Fault rules: what may be said, and that each does what it says, byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+
+from passivx.errors import ConfigError
+from passivx.simulator.rules import ANSWERS, DEEDS, load_faults, read_rules
+from tests.simulator.lines import CLOSE, PING, PONG, line
+
+ORDER = ("POST", "/fapi/v1/order")
+DOCS = Path(__file__).parents[2] / "docs" / "simulator.md"
+
+
+def test_every_action_is_documented_and_no_other():
+    documented = set(
+        re.findall(r"`((?:rest|ws|ord|acct|mkt|ext|clock)\.[a-z_]+|heal)`", DOCS.read_text())
+    )
+    assert documented == set(ANSWERS) | set(DEEDS)
+
+
+def test_the_documented_plan_is_one():
+    plan = DOCS.read_text().split("```json\n")[1].split("```")[0]
+    assert len(read_rules(orjson.loads(plan))) == 4
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (5, "must be an object"),
+        ({"do": "ws.rts"}, "did you mean 'ws.rst'?"),
+        ({"do": "ws.rst", "chanel": "public"}, "did you mean 'channel'?"),
+        ({"do": "ws.rst", "channel": "pubic"}, "did you mean 'public'?"),
+        ({"do": "rest.delay", "when": {"on": "order"}}, "s: is missing"),
+        ({"do": "rest.drop_after"}, "must name a request"),
+        ({"do": "rest.drop_after", "when": {"event": "fill"}}, "must name a request"),
+        ({"do": "rest.drop_after", "when": {"on": "oder"}}, "did you mean 'order'?"),
+        ({"do": "rest.drip", "when": {"on": "ws:order.place"}}, "cannot be done"),
+        ({"do": "ws.rst", "when": {"event": "fil"}}, "did you mean 'fill'?"),
+        ({"do": "ws.rst", "when": {"on": "order", "event": "fill"}}, "must name one of"),
+        ({"do": "ws.rst", "when": {"on": "order", "nth": 0}}, "from 1 on"),
+        ({"do": "ws.rst", "when": {"at_ms": -1}}, "since the simulation began"),
+        ({"do": "ws.rst", "times": 3}, "needs a `when`"),
+        ({"do": "ws.close", "code": True}, "must be a whole number"),
+        ({"do": "ws.close", "code": 99}, "must be in [1000, 4999]"),
+        ({"do": "mkt.jump", "fraction": "-0.2"}, "must be a number"),
+        ({"do": "ws.raw"}, "either text or hex"),
+        ({"do": "ws.raw", "hex": "xy"}, "pairs of hexadecimal digits"),
+        ({"do": "rest.reply", "when": {"on": "any"}, "headers": {"A": "b\r\nc"}}, "one line"),
+    ],
+)
+def test_what_is_wrong_with_a_rule_is_named(rule, told):
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read_rules(rule)
+
+
+def test_all_problems_are_told_at_once_and_nothing_is_taken():
+    async def go():
+        async with line() as served:
+            with pytest.raises(ConfigError) as caught:
+                served.faults.add([{"do": "ws.rst", "when": {"on": "order"}}, {"do": "a"}, 1])
+            assert len(caught.value.problems) == 2
+            assert not served.faults.armed
+
+    asyncio.run(go())
+
+
+def test_files_of_rules(tmp_path):
+    path = tmp_path / "plan"
+    for text in ('[{"do": "heal"}]', '{"faults": [{"do": "heal"}]}', "do: heal"):
+        path.write_text(text)
+        assert [rule["do"] for rule in load_faults(path)] == ["heal"]
+    path.write_text("{faults: 5}")
+    with pytest.raises(ConfigError, match="must be a list of rules"):
+        load_faults(path)
+
+
+# --- requests ---
+
+
+@pytest.mark.parametrize(("do", "executed"), [("rest.drop_before", 0), ("rest.drop_after", 1)])
+def test_a_dropped_request_is_or_is_not_executed(run, do, executed):
+    async def go():
+        async with line({"do": do, "when": {"on": "order"}}) as served:
+            client = await served.client()
+            client.send_request(*ORDER)
+            assert await client.closed() == b""
+            assert len(served.front.executed) == executed
+            assert (await served.ask(*ORDER))[0] == 200
+            assert [row["do"] for row in served.faults_seen()] == [do]
+
+    run(go())
+
+
+def test_the_nth_and_so_many_and_no_other_kind(run):
+    async def go():
+        rule = {"do": "rest.reply", "status": 503, "when": {"on": "order", "nth": 2}, "times": 2}
+        async with line(rule) as served:
+            assert (await served.ask("GET", "/fapi/v1/time"))[0] == 200
+            got = [(await served.ask(*ORDER))[0] for _ in range(4)]
+            assert got == [200, 503, 503, 200]
+            assert len(served.front.executed) == 3
+
+    run(go())
+
+
+def test_replies_instead_and_after(run):
+    async def go():
+        rules = [
+            {"do": "rest.reply", "status": 429, "headers": {"Retry-After": "7"}, "body": "slow",
+             "when": {"on": "POST /fapi/v1/order"}},
+            {"do": "rest.reply_after_exec", "status": 400, "body": "{}", "when": {"on": "order"}},
+        ]  # fmt: skip
+        async with line(*rules) as served:
+            client = await served.client()
+            assert await client.ask(*ORDER) == (429, b"slow")
+            assert client.headers["retry-after"] == "7"
+            assert served.front.executed == []
+            assert await client.ask(*ORDER) == (400, b"{}")
+            assert len(served.front.executed) == 1
+
+    run(go())
+
+
+def test_late_answers_and_late_execution(run):
+    async def go():
+        async with line({"do": "rest.delay", "s": 5, "when": {"on": "order"}}) as served:
+            client = await served.client()
+            client.send_request(*ORDER)
+            while not served.front.executed:
+                await asyncio.sleep(0)
+            await served.time.run(5000)
+            assert (await client.answer())[0] == 200
+        async with line({"do": "rest.delay_exec", "s": 5, "when": {"on": "order"}}) as served:
+            client = await served.client()
+            client.send_request(*ORDER)
+            while not served.faults_seen():
+                await asyncio.sleep(0)
+            client.writer.close()  # the client has left
+            await served.time.run(4000)
+            assert served.front.executed == []
+            await served.time.run(1000)
+            assert len(served.front.executed) == 1
+
+    run(go())
+
+
+def test_an_answer_cut_short_and_one_that_drips(run):
+    async def go():
+        async with line({"do": "rest.truncate", "bytes": 3, "when": {"on": "read"}}) as served:
+            client = await served.client()
+            client.send_request("GET", "/x")
+            raw = await client.closed()
+            assert raw.endswith(b'\r\n\r\n{"n')
+            assert b"Content-Length: 7" in raw
+        rule = {"do": "rest.drip", "bytes_per_s": 1, "when": {"on": "read"}}
+        async with line(rule) as served:
+            client = await served.client()
+            client.send_request("GET", "/x")
+            while not served.front.executed:
+                await asyncio.sleep(0)
+            await served.time.run(10_000)
+            assert 10 <= len(await client.reader.read(100)) <= 12
+
+    run(go())
+
+
+def test_a_stale_answer_is_the_first(run):
+    async def go():
+        async with line({"do": "rest.stale", "when": {"on": "read"}, "times": 0}) as served:
+            got = [(await served.ask("GET", f"/x?a=1&timestamp={i}"))[1] for i in range(3)]
+            assert got == [b'{"n":1}'] * 3
+            assert (await served.ask("GET", "/x?a=2"))[1] == b'{"n":4}'
+
+    run(go())
+
+
+# --- websockets ---
+
+
+def test_stalled_it_answers_pings_and_loses_the_rest(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.stall", "channel": "public", "s": 5})
+            client.send("lost")
+            assert await client.silent()
+            await served.time.run(5000)
+            client.send("back")
+            assert await client.text() == '{"n":2}'
+
+    run(go())
+
+
+def test_held_back_everything_comes_in_order(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.hold", "s": 5})
+            for _ in range(3):
+                client.send("x")
+            assert await client.silent()
+            await served.time.run(5000)
+            assert [await client.text() for _ in range(3)] == ['{"n":1}', '{"n":2}', '{"n":3}']
+
+    run(go())
+
+
+def test_twice_not_at_all_and_reversed(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.dup", "count": 1})
+            client.send("x")
+            assert [await client.text(), await client.text()] == ['{"n":1}'] * 2
+            served.faults.add({"do": "ws.drop", "count": 2})
+            for _ in range(3):
+                client.send("x")
+            assert await client.text() == '{"n":4}'
+            served.faults.add({"do": "ws.reorder", "window": 3})
+            for _ in range(3):
+                client.send("x")
+            assert [await client.text() for _ in range(3)] == ['{"n":7}', '{"n":6}', '{"n":5}']
+
+    run(go())
+
+
+@pytest.mark.parametrize(("do", "frame"), [("ws.rst", b""), ("ws.fin", b"")])
+def test_ends_without_a_word(run, do, frame):
+    async def go():
+        async with line() as served:
+            client, other = await served.socket(), await served.socket("/private")
+            served.faults.add({"do": do, "channel": "public"})
+            assert await client.closed() == frame
+            other.send("x")
+            assert await other.text() == '{"n":1}'
+
+    run(go())
+
+
+def test_a_close_and_a_cut(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.close", "code": 1012, "reason": "restart"})
+            assert await client.frame() == (CLOSE, (1012).to_bytes(2, "big") + b"restart")
+            client = await served.socket()
+            served.faults.add({"do": "ws.cut", "bytes": 4})
+            client.send("x")
+            assert await client.closed() == b'\x81\x07{"'
+
+    run(go())
+
+
+def test_bytes_bursts_and_pings(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.raw", "text": "hello"})
+            assert await client.text() == "hello"
+            served.faults.add({"do": "ws.raw", "hex": "8a00"})
+            assert await client.frame() == (PONG, b"")
+            client.send("x")
+            await client.text()
+            served.faults.add({"do": "ws.burst", "count": 50})
+            assert {await client.text() for _ in range(50)} == {'{"n":1}'}
+            served.faults.add({"do": "ws.ping", "count": 2})
+            assert [(await client.frame())[0] for _ in range(2)] == [PING, PING]
+
+    run(go())
+
+
+@pytest.mark.parametrize(("do", "executed"), [("rest.drop_before", 0), ("rest.drop_after", 1)])
+def test_orders_over_a_socket_meet_the_same_rules(run, do, executed):
+    async def go():
+        async with line({"do": do, "when": {"on": "order"}}) as served:
+            client = await served.socket("/trade")
+            client.send('{"id":"1","method":"order.place"}')
+            assert await client.closed() == b""
+            assert len(served.front.executed) == executed
+
+    run(go())
+
+
+def test_a_socket_that_may_not_open(run):
+    async def go():
+        rule = {"do": "rest.reply", "status": 503, "when": {"on": "connect:private"}, "times": 0}
+        async with line(rule) as served:
+            assert (await (await served.client()).upgrade("/private"))[0] == 503
+            assert (await (await served.client()).upgrade("/public"))[0] == 101
+            served.faults.heal()
+            assert (await (await served.client()).upgrade("/private"))[0] == 101
+
+    run(go())
+
+
+# --- account, market, clock ---
+
+
+def test_deeds_change_the_truth_and_heal_what_lasts():
+    async def go():
+        async with line() as served:
+            venue, add = served.world.venue, served.faults.add
+            add({"do": "ext.order", "side": "buy", "qty": 4})
+            assert venue.size == 4.0
+            add({"do": "ext.flip"})
+            assert venue.size == -4.0
+            add({"do": "ext.close", "fraction": 0.5})
+            assert venue.size == -2.0
+            add({"do": "acct.adl", "fraction": 0.5})
+            assert venue.size == -1.0
+            wallet = venue.wallet
+            add({"do": "acct.balance", "factor": 0.5})
+            assert venue.wallet == pytest.approx(wallet / 2)
+            mark = venue.mark_price
+            add({"do": "mkt.jump", "fraction": -0.1})
+            assert venue.mark_price == pytest.approx(mark * 0.9, abs=1.0)
+            served.world.order("a", 1, 10.0, 50.0)
+            add({"do": "ord.partial", "fraction": 0.3, "client_id": "a"})
+            assert venue.find(client_id="a").filled == 3.0
+            add({"do": "ord.venue_cancel"})
+            assert venue.find(client_id="a").reason == "admin"
+            add({"do": "acct.liquidate"})
+            assert venue.size == 0.0
+            add([{"do": "acct.hedge"}, {"do": "mkt.status"}, {"do": "clock.skew", "ms": 9000}])
+            assert venue.hedge_mode
+            assert not venue.trading
+            assert served.clock.time_ms() - served.time.time_ms() == 9000
+            add({"do": "heal"})
+            assert not venue.hedge_mode
+            assert venue.trading
+            assert served.clock.time_ms() == served.time.time_ms()
+
+    asyncio.run(go())
+
+
+def test_moments_of_the_account_and_of_time():
+    async def go():
+        rules = [
+            {"do": "ord.venue_cancel", "when": {"event": "order", "nth": 2}},
+            {"do": "acct.balance", "factor": 2, "when": {"at_ms": 3000}},
+        ]
+        async with line(*rules) as served:
+            first = served.world.order("a", 1, 1.0, 90.0)
+            second = served.world.order("b", 1, 1.0, 91.0)
+            wallet = served.world.venue.wallet
+            await served.time.run(2999)
+            assert (first.status, second.status) == ("NEW", "CANCELED")
+            assert served.world.venue.wallet == wallet
+            await served.time.run(1)
+            assert served.world.venue.wallet == 2 * wallet
+
+    asyncio.run(go())
+
+
+def test_what_the_venue_refuses_is_in_the_ledger():
+    async def go():
+        async with line() as served:
+            served.faults.add({"do": "ext.order", "side": "buy", "qty": 1e9})
+            served.faults.add({"do": "ord.partial"})
+            told = [row.get("refused") for row in served.faults_seen()]
+            assert sum(bool(text) for text in told) == 2
+
+    asyncio.run(go())
