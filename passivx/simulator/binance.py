@@ -394,7 +394,12 @@ class BinanceFront:
             raise refused from None
         order.extra["stp"] = params.get("selfTradePreventionMode", "NONE")
         self._ledger.order(order, True, channel=self._channel)
-        return order_answer(order, self._units)
+        answer = order_answer(order, self._units)
+        if params.get("newOrderRespType") != "RESULT":
+            # An acknowledgement comes before what takes at once has filled.
+            nothing = self._units.qty(0.0)
+            answer |= {"status": "NEW", "executedQty": nothing, "cumQty": nothing}
+        return answer
 
     def _refused(self, error: Exception, asked: Mapping[str, Any]) -> AnswerError:
         if isinstance(error, AnswerError):

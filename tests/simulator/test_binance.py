@@ -1,0 +1,731 @@
+"""The simulated Binance against the documents: shapes, codes, an order's life, streams, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from decimal import Decimal
+from urllib.parse import quote, urlencode
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from passivx._core.book import L2Book
+from tests.simulator.binance_desk import SYMBOL, RefusedError, desk
+
+pytestmark = pytest.mark.real_data
+
+
+@pytest.fixture(scope="module")
+def documented(shared):
+    folder = shared / "vectors"
+    return {
+        kind: json.loads((folder / f"binance_{kind}_messages.json").read_text())
+        for kind in ("rest", "ws")
+    }
+
+
+def missing(wanted, got, at: str = "") -> list[str]:
+    """Return what of a documented message is not in another, or of another JSON type."""
+    if isinstance(wanted, dict):
+        if not isinstance(got, dict):
+            return [f"{at}: not an object"]
+        return [
+            each
+            for key, value in wanted.items()
+            for each in (
+                [f"{at}.{key}"] if key not in got else missing(value, got[key], f"{at}.{key}")
+            )
+        ]
+    if isinstance(wanted, list):
+        if not isinstance(got, list):
+            return [f"{at}: not a list"]
+        return missing(wanted[0], got[0], f"{at}[]") if wanted and got else []
+    same = type(wanted) is type(got) or {type(wanted), type(got)} <= {int, float}
+    return [] if same else [f"{at}: {type(got).__name__}, not {type(wanted).__name__}"]
+
+
+# Of conditional orders, and what the examples merge from several kinds.
+LEFT_OUT = {
+    "activatePrice", "priceRate", "code", "msg", "assets", "maxPrice", "minPrice", "tickSize",
+    "maxQty", "minQty", "stepSize", "limit", "notional", "multiplierUp", "multiplierDown",
+    "multiplierDecimal", "AP", "cr", "isRPITrade", "rpiCommissionRate", "notionalCoef",
+}  # fmt: skip
+
+
+def lacks(wanted, got) -> list[str]:
+    return [m for m in missing(wanted, got) if m.split(":")[0].rpartition(".")[2] not in LEFT_OUT]
+
+
+def test_rest_answers_have_the_documented_shape(documented):
+    async def go():
+        async with desk() as d:
+            d.print(50_000.0, sold=True)
+            placed = await d.order("BUY", "0.010", "49000.0", newClientOrderId="shape-1")
+            ref = {"symbol": SYMBOL, "orderId": placed["orderId"]}
+            rest = {
+                "new_order": placed,
+                "query_order": await d.ask("GET", "v1/order", **ref),
+                "query_current_open_order": await d.ask("GET", "v1/openOrder", **ref),
+                "current_all_open_orders": await d.ask("GET", "v1/openOrders", symbol=SYMBOL),
+                "modify_order": await d.ask(
+                    "PUT", "v1/order", **ref, side="BUY", quantity="0.02", price="48000", modifyId=1
+                ),
+                "cancel_order": await d.ask("DELETE", "v1/order", **ref),
+            }
+            await d.order("BUY", "0.010")
+            await d.order("SELL", "0.005", "51000")
+            d.venue.settle_funding(0.0001)
+            rest |= {
+                "account_trade_list": await d.ask("GET", "v1/userTrades", symbol=SYMBOL),
+                "get_income_history": await d.ask("GET", "v1/income"),
+                "position_information_v3": await d.ask("GET", "v3/positionRisk"),
+                "position_information_v2": await d.ask("GET", "v2/positionRisk"),
+                "futures_account_balance_v3": await d.ask("GET", "v3/balance"),
+                "account_information_v3": await d.ask("GET", "v3/account"),
+                "symbol_configuration": await d.ask("GET", "v1/symbolConfig"),
+                "futures_account_configuration": await d.ask("GET", "v1/accountConfig"),
+                "user_commission_rate": await d.ask("GET", "v1/commissionRate", symbol=SYMBOL),
+                "notional_and_leverage_brackets": await d.ask("GET", "v1/leverageBracket"),
+                "query_user_rate_limit": await d.ask("GET", "v1/rateLimit/order"),
+                "get_current_position_mode": await d.ask("GET", "v1/positionSide/dual"),
+                "change_initial_leverage": await d.ask(
+                    "POST", "v1/leverage", symbol=SYMBOL, leverage=5
+                ),
+                "cancel_all_open_orders": await d.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL),
+                "auto_cancel_all_open_orders": await d.ask(
+                    "POST", "v1/countdownCancelAll", symbol=SYMBOL, countdownTime=0
+                ),
+                "check_server_time": await d.public("v1/time"),
+                "exchange_information": await d.public("v1/exchangeInfo"),
+                "mark_price": await d.public("v1/premiumIndex", symbol=SYMBOL),
+                "get_funding_rate_history": await d.public("v1/fundingRate", symbol=SYMBOL),
+                "order_book": await d.public("v1/depth", symbol=SYMBOL),
+                "symbol_order_book_ticker": await d.public("v1/ticker/bookTicker", symbol=SYMBOL),
+                "compressed_aggregate_trades_list": await d.public("v1/aggTrades", symbol=SYMBOL),
+                "recent_trades_list": await d.public("v1/trades", symbol=SYMBOL),
+                "start_user_data_stream": await d.raw("POST", "/fapi/v1/listenKey"),
+                "keepalive_user_data_stream": await d.raw("PUT", "/fapi/v1/listenKey"),
+            }
+            faults = {
+                name: found
+                for name, got in rest.items()
+                if (found := lacks(documented["rest"][name]["message"], got))
+            }
+            assert faults == {}
+
+    asyncio.run(go())
+
+
+def test_events_have_the_documented_shape(documented):
+    async def go():
+        async with desk() as d:
+            user = await d.user_stream()
+            market = await d.socket("/market/ws/btcusdt@aggTrade/btcusdt@markPrice@1s")
+            public = await d.socket("/public/ws/btcusdt@bookTicker/btcusdt@depth@100ms")
+            trade = await d.trade_socket()
+            placed = await d.frame(
+                trade, "order.place", symbol=SYMBOL, side="BUY", type="LIMIT", timeInForce="GTX",
+                quantity="0.01", price="49000",
+            )  # fmt: skip
+            ref = {"symbol": SYMBOL, "orderId": placed["result"]["orderId"]}
+            got = {
+                "ws-api/new_order": placed,
+                "ws-api/query_order": await d.frame(trade, "order.status", **ref),
+                "ws-api/modify_order": await d.frame(
+                    trade, "order.modify", **ref, side="BUY", quantity="0.02", price="49000",
+                    modifyId=1,
+                ),
+                "private/ORDER_TRADE_UPDATE": await user.event("ORDER_TRADE_UPDATE"),
+                "ws-api/cancel_order": await d.frame(trade, "order.cancel", **ref),
+            }  # fmt: skip
+            await d.order("BUY", "0.010")
+            await d.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=7)
+            d.print(50_001.0, sold=False)
+            await d.wait(3000)
+            got |= {
+                "private/ACCOUNT_UPDATE": await user.event("ACCOUNT_UPDATE"),
+                "private/ACCOUNT_CONFIG_UPDATE": await user.event("ACCOUNT_CONFIG_UPDATE"),
+                "market/aggregate_trade_streams": await market.event("aggTrade"),
+                "market/mark_price_stream": await market.event("markPriceUpdate"),
+                "public/individual_symbol_book_ticker_streams": await public.event("bookTicker"),
+                "public/diff_book_depth_streams": await public.event("depthUpdate"),
+            }
+            faults = {
+                name: found
+                for name, message in got.items()
+                if (found := lacks(documented["ws"][name]["message"], message))
+            }
+            # A new order has no commission; a query has no counters of orders.
+            faults.pop("private/ORDER_TRADE_UPDATE", None)
+            assert faults == {}
+
+    asyncio.run(go())
+
+
+# --- who gets in ---
+
+
+def test_published_signatures_are_accepted_and_no_other(shared):
+    vectors = json.loads((shared / "vectors" / "binance_signing.json").read_text())
+
+    async def go():
+        for case in [c for c in vectors["rest"] if c["transport"] == "query"][:6]:
+            async with desk(key=case["api_key"], secret=case["secret"]) as d:
+                stamp = dict(case["params_in_order"]).get("timestamp")
+                d.sim.clock.skew(int(stamp) - d.now_ms)
+                # Whatever the order is, its signature is not what is wrong with it.
+                query = case["final_payload"]
+                assert await allowed(d, case["method"], case["path"], query)
+                spoiled = query[:-1] + ("0" if query[-1] != "0" else "1")
+                call = d.raw(case["method"], case["path"], spoiled)
+                assert await d.code(call) == -1022
+
+    async def allowed(d, method, path, query):
+        return await d.code(d.raw(method, path, query)) not in (-1022, -2014, -2015, -1021)
+
+    asyncio.run(go())
+
+
+def test_bodies_are_signed_behind_the_query():
+    async def go():
+        async with desk() as d:
+            query = f"symbol={SYMBOL}&side=BUY&type=MARKET"
+            body = f"quantity=0.01&timestamp={d.now_ms}"
+            signed = f"{body}&signature={d.sign(query + body)}"
+            assert (await d.raw("POST", "/fapi/v1/order", query, body=signed))["orderId"]
+            wrong = f"{body}&signature={d.sign(query + '&' + body)}"
+            assert await d.code(d.raw("POST", "/fapi/v1/order", query, body=wrong)) == -1022
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "window", "code"),
+    [(0, None, 0), (999, None, 0), (1000, None, -1021), (-5000, None, 0), (-5001, None, -1021),
+     (-5001, 6000, 0), (0, 60_001, -1131)],
+)  # fmt: skip
+def test_the_window_of_time(offset_ms, window, code):
+    async def go():
+        async with desk() as d:
+            call = d.ask("GET", "v3/balance", timestamp=d.now_ms + offset_ms, recvWindow=window)
+            if code:
+                assert await d.code(call) == code
+            else:
+                assert await call
+
+    asyncio.run(go())
+
+
+def test_keys_and_paths():
+    async def go():
+        async with desk() as d:
+            query = f"timestamp={d.now_ms}"
+            signed = f"{query}&signature={d.sign(query)}"
+            assert await d.code(d.raw("GET", "/fapi/v3/balance", signed, key="")) == -2014
+            assert await d.code(d.raw("GET", "/fapi/v3/balance", signed, key="x")) == -2015
+            assert await d.code(d.raw("GET", "/fapi/v3/balance", query)) == -1102
+            signature = d.sign("")
+            assert await d.code(d.raw("GET", "/fapi/v3/balance", f"signature={signature}")) == -1102
+            assert await d.code(d.raw("GET", "/fapi/v1/nothing")) == -5000
+            assert await d.code(d.raw("POST", "/fapi/v1/time")) == -5000
+
+    asyncio.run(go())
+
+
+# --- codes ---
+
+LIMIT = {"side": "BUY", "qty": "0.01", "price": "49000.0"}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"symbol": "NOPE"}, -1121), ({"symbol": None}, -1102), ({"side": "HOLD"}, -1117),
+        ({"side": None}, -1102), ({"type": "STOP_MARKET"}, -4120), ({"type": "X"}, -1116),
+        ({"type": None}, -1102), ({"timeInForce": None}, -1102), ({"timeInForce": "DAY"}, -1115),
+        ({"price": None}, -1102), ({"price": "abc"}, -1102), ({"price": "49000.05"}, -1111),
+        ({"price": "0"}, -4001), ({"qty": None}, -1102), ({"qty": "0"}, -4003),
+        ({"qty": "0.0105"}, -1111), ({"qty": "1e-3"}, -1102), ({"qty": "99999"}, -4005),
+        ({"qty": "0.001", "price": "4000"}, -4164), ({"price": "60000"}, -4016),
+        ({"side": "SELL", "price": "40000"}, -4024), ({"price": "50000.1"}, -5022),
+        ({"timeInForce": "FOK"}, -5021), ({"qty": "900"}, -2019),
+        ({"reduceOnly": "true"}, -2022), ({"positionSide": "LONG"}, -4061),
+        ({"newClientOrderId": "x" * 37}, -4015), ({"newClientOrderId": "a b"}, -1100),
+        ({"selfTradePreventionMode": "MAYBE"}, -1130), ({"reduceOnly": "yes"}, -1102),
+        ({"type": "MARKET"}, -1106),
+    ],
+)  # fmt: skip
+def test_codes_of_placing(change, code):
+    async def go():
+        async with desk() as d:
+            asked = LIMIT | change
+            side, qty, price = (asked.pop(name) for name in ("side", "qty", "price"))
+            params = {"timeInForce": "GTX", "type": "LIMIT"} | asked
+            call = d.ask(
+                "POST", "v1/order",
+                **({"symbol": SYMBOL, "side": side, "quantity": qty, "price": price} | params),
+            )  # fmt: skip
+            assert await d.code(call) == code
+            (line,) = d.sim.ledger.entries("order")
+            assert (line["status"], line["code"]) == ("rejected", code)
+            assert list(d.venue.open_orders()) == []
+
+    asyncio.run(go())
+
+
+def test_ids_are_unique_among_open_orders():
+    async def go():
+        async with desk() as d:
+            first = await d.order("BUY", "0.01", "49000", newClientOrderId="twice")
+            assert await d.code(d.order("BUY", "0.01", "48000", newClientOrderId="twice")) == -4116
+            await d.ask("DELETE", "v1/order", symbol=SYMBOL, orderId=first["orderId"])
+            assert (await d.order("BUY", "0.01", "48000", newClientOrderId="twice"))["orderId"]
+
+    asyncio.run(go())
+
+
+def test_reduce_only_sums_and_market_escapes():
+    async def go():
+        async with desk() as d:
+            await d.order("BUY", "0.02")
+            flags = {"reduceOnly": "true"}
+            assert await d.code(d.order("SELL", "0.03", "51000", **flags)) == -2022
+            assert await d.code(d.order("BUY", "0.01", "49000", **flags)) == -2022
+            await d.order("SELL", "0.02", "51000", **flags)
+            assert await d.code(d.order("SELL", "0.01", "51500", **flags)) == -4118
+            await d.order("SELL", "0.05", **flags)
+            assert d.venue.size == 0.0
+
+    asyncio.run(go())
+
+
+def test_settings_and_their_codes():
+    async def go():
+        async with desk() as d:
+            margin = {"symbol": SYMBOL, "marginType": "CROSSED"}
+            assert await d.code(d.ask("POST", "v1/marginType", **margin)) == -4046
+            await d.order("BUY", "0.01", "49000")
+            margin["marginType"] = "ISOLATED"
+            assert await d.code(d.ask("POST", "v1/marginType", **margin)) == -4047
+            mode = {"dualSidePosition": "true"}
+            assert await d.code(d.ask("POST", "v1/positionSide/dual", **mode)) == -4067
+            await d.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL)
+            await d.order("BUY", "0.01")
+            assert await d.code(d.ask("POST", "v1/marginType", **margin)) == -4048
+            assert await d.code(d.ask("POST", "v1/positionSide/dual", **mode)) == -4068
+            await d.order("SELL", "0.01", reduceOnly="true")
+            assert (await d.ask("POST", "v1/marginType", **margin))["code"] == 200
+            mode["dualSidePosition"] = "false"
+            assert await d.code(d.ask("POST", "v1/positionSide/dual", **mode)) == -4059
+            leverage = {"symbol": SYMBOL, "leverage": 126}
+            assert await d.code(d.ask("POST", "v1/leverage", **leverage)) == -4028
+            await d.ask("POST", "v1/positionSide/dual", dualSidePosition="true")
+            assert await d.code(d.order("BUY", "0.01", "49000")) == -4061
+            flags = {"reduceOnly": "false", "positionSide": "LONG"}
+            assert await d.code(d.order("BUY", "0.01", "49000", **flags)) == -1106
+
+    asyncio.run(go())
+
+
+# --- an order's life ---
+
+
+def test_the_life_of_an_order_over_the_user_stream():
+    async def go():
+        async with desk() as d:
+            user = await d.user_stream()
+            placed = await d.order("BUY", "0.02", "49000", newClientOrderId="life")
+            new = (await user.event("ORDER_TRADE_UPDATE"))["o"]
+            assert (new["x"], new["X"], new["c"], new["f"]) == ("NEW", "NEW", "life", "GTX")
+            await d.ask(
+                "PUT", "v1/order", symbol=SYMBOL, orderId=placed["orderId"], side="BUY",
+                quantity="0.03", price="49500",
+            )  # fmt: skip
+            changed = (await user.event("ORDER_TRADE_UPDATE"))["o"]
+            assert (changed["x"], changed["q"], changed["p"]) == ("AMENDMENT", "0.030", "49500.0")
+            d.venue.fill(d.venue.find(client_id="life"), 0.01)
+            d.print(49_400.0, sold=True)
+            kinds = [await user.take() for _ in range(4)]
+            assert [m["e"] for m in kinds] == ["ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE"] * 2
+            part, whole = kinds[0]["o"], kinds[2]["o"]
+            assert (part["X"], part["l"], part["z"]) == ("PARTIALLY_FILLED", "0.010", "0.010")
+            assert (whole["X"], whole["l"], whole["z"]) == ("FILLED", "0.020", "0.030")
+            assert whole["m"] is True
+            assert float(whole["n"]) == pytest.approx(0.02 * 49_500 * 0.0002)
+            account = kinds[3]["a"]
+            assert account["P"][0]["pa"] == "0.030"
+            assert float(account["B"][0]["wb"]) == pytest.approx(d.venue.wallet, abs=1e-8)
+
+    asyncio.run(go())
+
+
+def test_a_market_order_is_acknowledged_before_it_is_told():
+    async def go():
+        async with desk() as d:
+            ack = await d.order("BUY", "0.01")
+            assert (ack["status"], ack["executedQty"]) == ("NEW", "0.000")
+            result = await d.order("BUY", "0.01", newOrderRespType="RESULT")
+            assert (result["status"], result["executedQty"]) == ("FILLED", "0.010")
+            assert "avgPrice" not in result
+            order = await d.ask("GET", "v1/order", symbol=SYMBOL, orderId=ack["orderId"])
+            assert (order["status"], order["avgPrice"]) == ("FILLED", "50000.0")
+
+    asyncio.run(go())
+
+
+def test_amending_cancelling_and_their_codes():
+    async def go():
+        async with desk() as d:
+            order = await d.order("BUY", "0.02", "49000", newClientOrderId="a")
+            ref = {"symbol": SYMBOL, "orderId": order["orderId"]}
+            same = ref | {"side": "BUY", "quantity": "0.02", "price": "49000"}
+            assert await d.code(d.ask("PUT", "v1/order", **same)) == -5027
+            assert await d.code(d.ask("PUT", "v1/order", **(same | {"side": "SELL"}))) == -1117
+            flagged = same | {"price": "48000", "reduceOnly": "true"}
+            assert await d.code(d.ask("PUT", "v1/order", **flagged)) == -5047
+            # Into the market: the order is cancelled.
+            assert await d.code(d.ask("PUT", "v1/order", **(same | {"price": "50100"}))) in (
+                0,
+                -5022,
+            )
+            assert d.venue.find(client_id="a").status.final
+            assert await d.code(d.ask("DELETE", "v1/order", **ref)) == -2011
+            assert await d.code(d.ask("GET", "v1/openOrder", **ref)) == -2013
+            nobody = {"symbol": SYMBOL, "origClientOrderId": "nobody"}
+            assert await d.code(d.ask("GET", "v1/order", **nobody)) == -2013
+            assert await d.code(d.ask("DELETE", "v1/order", symbol=SYMBOL)) == -1102
+
+    asyncio.run(go())
+
+
+def test_batches_answer_element_by_element():
+    async def go():
+        async with desk() as d:
+            row = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+                   "quantity": "0.01"}  # fmt: skip
+            rows = [row | {"price": price} for price in ("49000", "60000", "48000")]
+            text = orjson.dumps(rows).decode()
+            first, bad, last = await d.ask("POST", "v1/batchOrders", batchOrders=text)
+            assert (first["status"], bad["code"], last["status"]) == ("NEW", -4016, "NEW")
+            six = orjson.dumps([row] * 6).decode()
+            assert await d.code(d.ask("POST", "v1/batchOrders", batchOrders=six)) == -4082
+            ids = orjson.dumps([first["orderId"], 77, last["orderId"]]).decode()
+            got = await d.ask("DELETE", "v1/batchOrders", symbol=SYMBOL, orderIdList=ids)
+            assert [x.get("status", x.get("code")) for x in got] == ["CANCELED", -2011, "CANCELED"]
+
+    asyncio.run(go())
+
+
+def test_forced_ends_carry_their_marks():
+    async def go():
+        async with desk() as d:
+            user = await d.user_stream()
+            await d.order("BUY", "0.02")
+            await d.order("SELL", "0.02", "51000", reduceOnly="true", newClientOrderId="close")
+            await d.order("SELL", "0.02", reduceOnly="true")
+            ended = await user.take(
+                lambda m: m["e"] == "ORDER_TRADE_UPDATE" and m["o"]["x"] == "EXPIRED"
+            )
+            assert (ended["o"]["c"], ended["o"]["er"]) == ("close", "4")
+            await d.order("BUY", "0.02")
+            d.venue.liquidate()
+            forced = await user.take(
+                lambda m: m["e"] == "ORDER_TRADE_UPDATE" and m["o"]["x"] == "CALCULATED"
+            )
+            assert forced["o"]["c"].startswith("autoclose-")
+            assert forced["o"]["X"] == "FILLED"
+            await d.order("BUY", "0.02")
+            d.venue.deleverage(0.01)
+            adl = await user.take(
+                lambda m: m["e"] == "ORDER_TRADE_UPDATE" and m["o"]["c"].startswith("adl_autoclose")
+            )
+            assert adl["o"]["S"] == "SELL"
+            d.venue.settle_funding(0.001)
+            funding = await user.take(
+                lambda m: m["e"] == "ACCOUNT_UPDATE" and m["a"]["m"] == "FUNDING_FEE"
+            )
+            assert funding["a"]["P"] == []
+
+    asyncio.run(go())
+
+
+def test_the_dead_man_switch():
+    async def go():
+        async with desk() as d:
+            await d.order("BUY", "0.02", "49000", newClientOrderId="a")
+            for _ in range(3):
+                await d.ask("POST", "v1/countdownCancelAll", symbol=SYMBOL, countdownTime=5000)
+                await d.wait(4000)
+            assert len(list(d.venue.open_orders())) == 1
+            await d.wait(1000)
+            assert list(d.venue.open_orders()) == []
+
+    asyncio.run(go())
+
+
+def test_money_adds_up_over_every_list():
+    async def go():
+        async with desk() as d:
+            start = Decimal(repr(d.venue.wallet))
+            for i in range(4):
+                await d.order("BUY", "0.02")
+                await d.order("SELL", "0.013")
+                d.print(50_000.0 + 50 * i, sold=i % 2 == 0)
+                d.venue.settle_funding(0.0003 * (-1) ** i)
+            income = await d.ask("GET", "v1/income", limit=1000)
+            fills = await d.ask("GET", "v1/userTrades", symbol=SYMBOL)
+            kinds = {row["incomeType"] for row in income}
+            assert kinds == {"COMMISSION", "REALIZED_PNL", "FUNDING_FEE"}
+            total = start + sum(Decimal(row["income"]) for row in income)
+            assert abs(total - Decimal(repr(d.venue.wallet))) < Decimal("1e-6")
+            assert sum(Decimal(f["qty"]) * (1 if f["buyer"] else -1) for f in fills) == Decimal(
+                "0.028"
+            )
+            paged: list = []
+            while True:
+                first = paged[-1]["id"] + 1 if paged else 0
+                page = await d.ask("GET", "v1/userTrades", symbol=SYMBOL, fromId=first, limit=3)
+                paged += page
+                if len(page) < 3:
+                    break
+            assert paged == fills
+
+    asyncio.run(go())
+
+
+# --- streams ---
+
+
+def test_the_listen_key_lives_for_an_hour():
+    async def go():
+        async with desk() as d:
+            user = await d.user_stream()
+            await d.wait(3_000_000)
+            await d.raw("PUT", "/fapi/v1/listenKey")
+            await d.wait(3_000_000)
+            await d.order("BUY", "0.01", "49000")
+            await user.event("ORDER_TRADE_UPDATE")
+            await d.wait(3_700_000)
+            await user.event("listenKeyExpired")
+            await d.order("BUY", "0.01", "48000")
+            assert await user.drained() == []
+            assert await d.code(d.raw("PUT", "/fapi/v1/listenKey")) == -1125
+            key = (await d.raw("POST", "/fapi/v1/listenKey"))["listenKey"]
+            assert (await d.raw("POST", "/fapi/v1/listenKey"))["listenKey"] == key
+            await d.raw("DELETE", "/fapi/v1/listenKey")
+            assert await d.code(d.raw("PUT", "/fapi/v1/listenKey")) == -1125
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("path", "hears"),
+    [("/market/ws", {"aggTrade"}), ("/public/ws", {"bookTicker"}), ("/ws", {"bookTicker"}),
+     ("/market/stream", {"aggTrade"}), ("/stream", {"bookTicker"}), ("/private/ws", set())],
+)  # fmt: skip
+def test_on_the_wrong_path_a_stream_is_taken_and_silent(path, hears):
+    async def go():
+        async with desk() as d:
+            socket = await d.socket(path)
+            names = ["btcusdt@aggTrade", "btcusdt@bookTicker"]
+            answer = await socket.ask({"method": "SUBSCRIBE", "params": names, "id": 1})
+            assert answer == {"result": None, "id": 1}
+            d.print(50_010.0, sold=False)
+            got = await socket.drained()
+            assert {m.get("data", m)["e"] for m in got} == hears
+            assert all(("stream" in m) == ("stream" in path) for m in got)
+            await socket.ask({"method": "UNSUBSCRIBE", "params": names, "id": 2})
+            d.print(50_020.0, sold=False)
+            assert await socket.drained() == []
+
+    asyncio.run(go())
+
+
+def test_a_book_kept_from_the_stream_is_the_one_asked_for():
+    async def go():
+        async with desk() as d:
+            socket = await d.socket("/public/ws/btcusdt@depth@100ms")
+            book = L2Book()
+            for i in range(30):
+                d.print(50_000.0 + (i * 37 % 50) / 10, sold=i % 3 == 0)
+                if i == 10:
+                    snapshot = await d.public("v1/depth", symbol=SYMBOL, limit=1000)
+                    book.snapshot(snapshot["bids"], snapshot["asks"], snapshot["lastUpdateId"])
+                await d.wait(150)
+            for e in await socket.drained():
+                assert book.on_binance(e["U"], e["u"], e["pu"], e["b"], e["a"]) in (0, 1)
+            now = await d.public("v1/depth", symbol=SYMBOL, limit=1000)
+            bids, asks = book.depth(1000)
+            assert bids["price"].tolist() == [float(p) for p, _ in now["bids"]]
+            assert asks["price"].tolist() == [float(p) for p, _ in now["asks"]]
+
+    asyncio.run(go())
+
+
+def test_errors_properties_and_too_many_frames():
+    async def go():
+        async with desk(limits=True) as d:
+            socket = await d.socket("/public/ws")
+            await socket.raw.send_str("{}")
+            assert (await socket.take())["code"] == 2
+            assert (await socket.ask({"method": "NOPE", "id": 1}))["code"] == 2
+            done = {"method": "SET_PROPERTY", "params": ["combined", True], "id": 2}
+            assert (await socket.ask(done))["result"] is None
+            asked = {"method": "GET_PROPERTY", "params": ["combined"], "id": 3}
+            assert (await socket.ask(asked))["result"] is True
+            for i in range(8):
+                await socket.raw.send_str(f'{{"method":"LIST_SUBSCRIPTIONS","id":{i + 10}}}')
+            for _ in range(20):
+                message = await socket.raw.receive(timeout=5)
+                if message.type.name in ("CLOSE", "CLOSED", "CLOSING"):
+                    break
+            assert socket.raw.closed
+
+    asyncio.run(go())
+
+
+# --- limits ---
+
+
+def test_weight_counts_then_429_then_a_ban_that_grows():
+    async def go():
+        async with desk(limits=True) as d:
+            await d.public("v1/time")
+            assert d.headers["X-MBX-USED-WEIGHT-1M"] == "1"
+            for _ in range(119):
+                await d.public("v1/aggTrades", symbol=SYMBOL)
+            statuses = []
+            for _ in range(12):
+                refused = await d.refusal(d.public("v1/aggTrades", symbol=SYMBOL))
+                statuses.append(200 if refused is None else refused.status)
+            assert refused is not None
+            assert refused.code == -1003
+            assert int(d.headers["Retry-After"]) > 0
+            assert statuses[:2] == [200, 429] or statuses[0] == 429
+            assert statuses[-1] in (418, 429)
+            with pytest.raises(RefusedError) as caught:
+                await d.public("v1/time")
+            assert caught.value.status in (418, 429)
+            with pytest.raises(RefusedError) as caught:
+                await d.public("v1/time")
+            assert caught.value.status == 418
+            assert "banned until" in caught.value.msg
+            await d.wait(121_000)
+            assert await d.public("v1/time")
+
+    asyncio.run(go())
+
+
+def test_orders_are_counted_over_rest_and_the_socket_together():
+    async def go():
+        async with desk(limits=True) as d:
+            trade = await d.trade_socket()
+            for i in range(150):
+                await d.order("BUY", "0.01", f"{49_000 - i}")
+                await d.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL) if i % 50 == 49 else None
+            assert d.headers.get("X-MBX-ORDER-COUNT-10S", "150") == "150"
+            row = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+                   "quantity": "0.01"}  # fmt: skip
+            for i in range(150):
+                got = await d.frame(trade, "order.place", **row, price=f"{48_000 - i}")
+                if i % 50 == 49:
+                    await d.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL)
+            assert {r["count"] for r in got["rateLimits"]} == {300}
+            assert await d.code(d.order("BUY", "0.01", "49000")) == -1015
+            refused = await d.frame(trade, "order.place", **row, price="49000")
+            assert (refused["status"], refused["error"]["code"]) == (429, -1015)
+            await d.wait(10_001)
+            assert (await d.order("BUY", "0.01", "49000"))["orderId"]
+
+    asyncio.run(go())
+
+
+# --- the order socket ---
+
+
+def test_both_readings_of_what_is_signed_and_codes_of_the_socket():
+    async def go():
+        async with desk() as d:
+            trade = await d.trade_socket()
+            row = {"apiKey": d.sim.key, "newClientOrderId": "a:b/c", "price": "49000",
+                   "quantity": "0.01", "side": "BUY", "symbol": SYMBOL, "timeInForce": "GTX",
+                   "timestamp": d.now_ms, "type": "LIMIT"}  # fmt: skip
+            plain = "&".join(f"{k}={v}" for k, v in row.items())
+            encoded = "&".join(f"{k}={quote(str(v), safe='')}" for k, v in row.items())
+            for i, text in enumerate((plain, encoded)):
+                params = row | {"signature": d.sign(text)}
+                got = await trade.ask({"id": f"x{i}", "method": "order.place", "params": params})
+                assert got["status"] == 200, got
+                await d.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL)
+            params = row | {"signature": d.sign("x")}
+            got = await trade.ask({"id": "y", "method": "order.place", "params": params})
+            assert got["error"]["code"] == -1022
+            got = await d.frame(trade, "order.cancel", symbol=SYMBOL, orderId=5)
+            assert (got["status"], got["error"]["code"]) == (400, -2011)
+            got = await trade.ask({"id": "z", "method": "session.logon", "params": {}})
+            assert got["error"]["code"] == -4056
+            got = await trade.ask({"id": "w", "method": "nothing", "params": {}})
+            assert "error" in got
+
+    asyncio.run(go())
+
+
+# --- whatever comes ---
+
+TEXTS = st.sampled_from(["", "BTCUSDT", "BUY", "LIMIT", "GTX", "0.01", "49000", "-1", "1e9", "true",
+                         "x" * 50, "ä", "{}", "[1]", "null", "9" * 25])  # fmt: skip
+NAMES = st.sampled_from(
+    ["symbol", "side", "type", "timeInForce", "quantity", "price", "reduceOnly", "orderId", "limit",
+     "origClientOrderId", "newClientOrderId", "batchOrders", "orderIdList", "fromId", "startTime",
+     "endTime", "leverage", "marginType", "dualSidePosition", "countdownTime", "recvWindow",
+     "listenKey", "interval", "incomeType", "modifyId", "positionSide"]
+)  # fmt: skip
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**6), st.dictionaries(NAMES, TEXTS, max_size=6)),
+        min_size=20,
+        max_size=20,
+    )
+)
+def test_whatever_is_asked_gets_an_answer_in_the_venues_form(asked):
+    async def go():
+        async with desk() as d:
+            routes = list(d.sim.server._front._routes)
+            trade = await d.trade_socket()
+            methods = list(d.sim.server._front._methods)
+            for number, params in asked:
+                verb, path = routes[number % len(routes)]
+                query = urlencode(params | {"timestamp": d.now_ms})
+                call = d.raw(verb, path, f"{query}&signature={d.sign(query)}")
+                refused = await d.refusal(call)
+                if refused is not None:
+                    assert refused.status in (400, 401)
+                    assert isinstance(refused.code, int)
+                    assert refused.msg
+                answer = await d.frame(trade, methods[number % len(methods)], **params)
+                assert ("result" in answer) != ("error" in answer)
+
+    asyncio.run(go())
+
+
+def test_the_ledger_has_every_request_and_no_secret():
+    async def go():
+        async with desk() as d:
+            await d.order("BUY", "0.01", "49000", newClientOrderId="seen")
+            key = (await d.raw("POST", "/fapi/v1/listenKey"))["listenKey"]
+            await d.raw("PUT", "/fapi/v1/listenKey", f"listenKey={key}")
+            await d.socket(f"/private/ws/{key}")
+            text = b"".join(d.sim.ledger.since()).decode()
+            for secret in (d.sim.secret, d.sim.key, key):
+                assert secret not in text
+            assert '"client_id":"seen"' in text
+            assert "signature" in text
+            assert text.count('"event":"request"') == 3
+
+    asyncio.run(go())
