@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# Of each fuzz target in `make nightly`.
+FUZZ_S ?= 600
 # cython-lint starts pycodestyle by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -20,7 +22,7 @@ help:
 	@echo "make debug     compile the core bounds-checked, -O0 -g, into $(DEBUG_LIB)"
 	@echo "make lint      ruff, cython-lint, mypy, stubtest"
 	@echo "make bench     the benchmarks; writes build/benchmarks.json"
-	@echo "make nightly   long fuzzing (PASSIVX_FUZZ_RUNS to change its length)"
+	@echo "make nightly   long fuzzing (PASSIVX_FUZZ_RUNS and FUZZ_S to change its length)"
 	@echo "make annotate  Cython's annotated HTML in build/cython-release"
 
 $(BIN)/python:
@@ -73,6 +75,8 @@ bench: $(VENV)/.dev
 
 nightly: $(VENV)/.dev
 	$(BIN)/pytest -n $(JOBS) -m nightly
+	for target in $$(ls tests/fuzz/corpus); do \
+		$(BIN)/python -m tests.fuzz.run $$target --seconds $(FUZZ_S) || exit 1; done
 
 annotate: $(VENV)/.dev
 	PASSIVX_ANNOTATE=1 $(BIN)/python setup.py -q build_ext --inplace --force
