@@ -5,7 +5,8 @@ the account in `binance_account`, the words they share in `binance_words`. Facts
 docs/protocol facts, part A; what they leave open was decided by what published clients accept.
 
 Left out, and refused rather than ignored: conditional orders (they have an interface of their own),
-hedge-mode orders, price match, RSA keys.
+hedge-mode orders, price match, the times in force GTD and RPI, RSA keys. A print is an aggregate of
+trades: tapes are of such.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from passivx.simulator.messages import HttpReply, HttpRequest
 from passivx.simulator.server import Session
 from passivx.simulator.venue import (
     Execution,
+    Kind,
     OrderType,
     Policy,
     Reason,
@@ -70,6 +72,7 @@ POLICY: Final = Policy(
 )
 
 Handler = Callable[[Params], Any]
+Weight = int | Callable[[Params], int]
 
 _JSON: Final = {"Content-Type": "application/json;charset=UTF-8"}
 _KEY_LIFE_MS: Final = 3_600_000
@@ -78,8 +81,13 @@ _CONDITIONAL: Final = frozenset(
     {"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"}
 )
 _STPS: Final = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
-# Not JSON but texts over REST; the order socket sends either.
 _MOST_FRAMES: Final = 10  # a second, on a stream socket
+_MOST_STREAMS: Final = 1024
+_SOCKET_LIFE_MS: Final = 86_400_000
+# Orders that nothing was filled of are forgotten first.
+_EMPTY_LIFE_MS: Final = 3 * 86_400_000
+_ORDER_LIFE_MS: Final = 90 * 86_400_000
+_MOST_AMENDMENTS: Final = 10_000
 _PLAIN, _KEYED, _SIGNED = "plain", "keyed", "signed"
 
 
@@ -87,7 +95,7 @@ _PLAIN, _KEYED, _SIGNED = "plain", "keyed", "signed"
 class _Route:
     handler: Handler
     security: str
-    weight: int = 1
+    weight: Weight = 1
     orders: tuple[int, int] = (0, 0)  # in the 10 s and the 1 min counter
 
 
@@ -154,7 +162,9 @@ class BinanceFront:
         self._market = MarketFace(venue, clock, self._units, self)
         self._account = AccountFace(venue, clock, self._units, self._tell_account)
         self._random = random.Random(0)
-        self._sessions: list[Session] = []
+        self._sessions: dict[Session, int] = {}  # and when each was opened
+        self._amendments: dict[int, list[Json]] = {}
+        self._amendment_ids = 0
         self._heard: dict[str, list[Session]] = {}
         self._listen_key = ""
         self._listen_key_ends_ms = 0
@@ -190,7 +200,7 @@ class BinanceFront:
             path: str,
             handler: Handler,
             security: str = _SIGNED,
-            weight: int = 1,
+            weight: Weight = 1,
             orders: tuple[int, int] = (0, 0),
         ) -> None:
             routes[verb, f"/fapi/{path}"] = _Route(handler, security, weight, orders)
@@ -198,14 +208,26 @@ class BinanceFront:
         add("GET", "v1/ping", lambda _: {}, _PLAIN)
         add("GET", "v1/time", market.get_time, _PLAIN)
         add("GET", "v1/exchangeInfo", market.get_info, _PLAIN)
-        add("GET", "v1/depth", market.get_depth, _PLAIN, 10)
-        add("GET", "v1/ticker/bookTicker", market.get_book_ticker, _PLAIN, 2)
-        add("GET", "v1/ticker/price", market.get_price, _PLAIN)
-        add("GET", "v2/ticker/price", market.get_price, _PLAIN)
-        add("GET", "v1/premiumIndex", market.get_premium, _PLAIN)
-        add("GET", "v1/fundingRate", market.get_funding, _PLAIN)
-        add("GET", "v1/fundingInfo", market.get_funding_info, _PLAIN)
-        add("GET", "v1/klines", market.get_candles, _PLAIN, 5)
+        add(
+            "GET",
+            "v1/depth",
+            market.get_depth,
+            _PLAIN,
+            _by_rows(500, 2, (100, 5), (500, 10), (1000, 20)),
+        )
+        add("GET", "v1/ticker/bookTicker", market.get_book_ticker, _PLAIN, _of_symbol(2, 5))
+        add("GET", "v1/ticker/price", market.get_price, _PLAIN, _of_symbol(1, 2))
+        add("GET", "v2/ticker/price", market.get_price, _PLAIN, _of_symbol(1, 2))
+        add("GET", "v1/premiumIndex", market.get_premium, _PLAIN, _of_symbol(1, 10))
+        add("GET", "v1/fundingRate", self._get_funding, _PLAIN, 0)
+        add("GET", "v1/fundingInfo", self._get_funding_info, _PLAIN, 0)
+        add(
+            "GET",
+            "v1/klines",
+            market.get_candles,
+            _PLAIN,
+            _by_rows(500, 1, (100, 2), (500, 5), (1001, 10)),
+        )
         add("GET", "v1/aggTrades", market.get_aggregates, _PLAIN, 20)
         add("GET", "v1/trades", market.get_prints, _PLAIN, 5)
         add("GET", "v1/historicalTrades", market.get_prints, _KEYED, 200)
@@ -223,7 +245,7 @@ class BinanceFront:
             add("GET", f"{version}/account", account.get_account, weight=5)
         add("GET", "v2/positionRisk", account.get_positions_v2, weight=5)
         add("GET", "v3/positionRisk", account.get_positions_v3, weight=5)
-        add("GET", "v1/openOrders", self._get_open_orders)
+        add("GET", "v1/openOrders", self._get_open_orders, weight=_of_symbol(1, 40))
         add("GET", "v1/openOrder", self._get_open_order)
         add("GET", "v1/order", self._get_order)
         add("GET", "v1/allOrders", self._get_all_orders, weight=5)
@@ -237,13 +259,13 @@ class BinanceFront:
         add("DELETE", "v1/batchOrders", self._cancel_batch)
         add("DELETE", "v1/allOpenOrders", self._cancel_all)
         add("POST", "v1/countdownCancelAll", self._count_down, weight=10)
-        add("GET", "v1/orderAmendment", lambda _: [])
+        add("GET", "v1/orderAmendment", self._get_amendments)
         add("GET", "v1/income", account.get_income, weight=30)
         add("GET", "v1/commissionRate", account.get_commission, weight=20)
         add("GET", "v1/rateLimit/order", self._get_order_limits)
-        add("GET", "v1/apiTradingStatus", lambda _: {"updateTime": 0, "indicators": {}})
+        add("GET", "v1/apiTradingStatus", self._get_trading_status, weight=_of_symbol(1, 10))
         add("GET", "v1/adlQuantile", self._get_adl, weight=5)
-        add("GET", "v1/forceOrders", lambda _: [], weight=20)
+        add("GET", "v1/forceOrders", account.get_forced, weight=_of_symbol(20, 50))
         add("POST", "v1/listenKey", self._start_key, _KEYED)
         add("PUT", "v1/listenKey", self._keep_key, _KEYED)
         add("DELETE", "v1/listenKey", self._stop_key, _KEYED)
@@ -261,11 +283,16 @@ class BinanceFront:
         answer: Any
         self._channel = "rest"
         try:
-            if refused := self._limits.take_weight(now, 1 if route is None else route.weight):
-                raise refused
             if route is None:
+                if refused := self._limits.take_weight(now, 1):
+                    raise refused
                 return self._no_route(request)
             params = _params_of(request)
+            weight = route.weight if isinstance(route.weight, int) else route.weight(params)
+            if refused := self._limits.take_weight(now, weight):
+                raise refused
+            if len(params) < request.query.count("=") + request.body.count(b"="):
+                _check_doubles(request)
             if route.security != _PLAIN:
                 self._check_key(request.headers.get("X-MBX-APIKEY"))
             if route.security == _SIGNED:
@@ -278,8 +305,8 @@ class BinanceFront:
         except AnswerError as e:
             status, code = e.status, e.code
             answer = {"code": e.code, "msg": e.msg}
-            if status in (418, 429):
-                headers["Retry-After"] = str(self._limits.retry_after_s(now) or 60)
+            if e.retry_after_s is not None:
+                headers["Retry-After"] = str(e.retry_after_s)
         headers |= self._limits.headers(now, route is not None and route.orders[0] > 0)
         self._ledger.request(
             request.method, request.path, params, channel="rest", status=status, code=code
@@ -351,18 +378,20 @@ class BinanceFront:
         hedged = params.get("positionSide", "BOTH") != "BOTH"
         if hedged is not self._venue.hedge_mode:
             raise AnswerError(-4061, "Order's position side does not match user's setting.")
+        if hedged:
+            raise AnswerError(-1130, "Data sent for parameter 'positionSide' is not simulated.")
         if params.get("selfTradePreventionMode", "NONE") not in _STPS:
             raise AnswerError(-1130, "Data sent for parameter 'selfTradePreventionMode' not valid.")
         tif, price = TimeInForce.GTC, 0.0
         if kind == "LIMIT":
             word = params.get("timeInForce", "")
-            if word not in (*TIFS, "GTD", "RPI"):
+            if word not in TIFS:
                 raise (
                     missing("timeInForce")
                     if not word
                     else AnswerError(-1115, "Invalid timeInForce.")
                 )
-            tif = TIFS.get(word, TimeInForce.POST_ONLY if word == "RPI" else TimeInForce.GTC)
+            tif = TIFS[word]
             price = self._units.read_price(params)
         elif "price" in params:
             raise AnswerError(-1106, "Parameter 'price' sent when not required.")
@@ -448,17 +477,53 @@ class BinanceFront:
             raise AnswerError(-1117, "Invalid side.") if params.get("side") else missing("side")
         if order.type is not OrderType.LIMIT:
             raise AnswerError(-5025, "Only limit order is supported.")
-        if flag(params, "reduceOnly") and not order.reduce_only:
+        flagged = flag(params, "reduceOnly")
+        if flagged and not order.reduce_only:
             raise AnswerError(-5047, "Only reduce-only orders can be amended with reduceOnly.")
         price, qty = self._units.read_price(params), self._units.read_qty(params)
+        if order.reduce_only and not flagged and price * qty < self._venue.listing.market.min_cost:
+            # It is exempt only when that is said again.
+            raise self._refused(Refusal(Reason.NOTIONAL_TOO_SMALL), {})
+        history = self._amendments.setdefault(order.order_id, [])
+        if len(history) >= _MOST_AMENDMENTS:
+            raise AnswerError(-5026, "Exceed maximum modify order limit.")
+        modify_id = integer(params, "modifyId") if "modifyId" in params else None
+        before = {"price": order.price, "origQty": order.qty}
+        if modify_id is not None:
+            order.extra["modify_id"] = str(modify_id)
         try:
             changed = self._venue.amend(order, price=price, qty=qty)
         except Refusal as e:
             raise self._refused(e, {"side": order.side}) from None
+        finally:
+            order.extra.pop("modify_id", None)
         answer = order_answer(changed, self._units) | {"pair": self._units.symbol}
-        if "modifyId" in params:
-            answer["modifyId"] = integer(params, "modifyId")
+        if modify_id is not None:
+            answer["modifyId"] = modify_id
+        history.append(self._amendment(changed, before, len(history) + 1, modify_id))
         return answer
+
+    def _amendment(
+        self, order: SimOrder, before: dict[str, float], n: int, modify_id: int | None
+    ) -> Json:
+        units = self._units
+        self._amendment_ids += 1
+        changes: Json = {
+            "price": {"before": units.price(before["price"]), "after": units.price(order.price)},
+            "origQty": {"before": units.qty(before["origQty"]), "after": units.qty(order.qty)},
+            "count": n,
+        }
+        if modify_id is not None:
+            changes["modifyId"] = modify_id
+        return {
+            "amendmentId": self._amendment_ids,
+            "symbol": units.symbol,
+            "pair": units.symbol,
+            "orderId": order.order_id,
+            "clientOrderId": order.client_id,
+            "time": order.updated_ms,
+            "amendment": changes,
+        }
 
     def _cancel(self, params: Params) -> Json:
         order = self._found(params)
@@ -517,7 +582,16 @@ class BinanceFront:
     # --- queries ---
 
     def _get_order(self, params: Params) -> Json:
-        return order_query(self._found(params, -2013), self._units)
+        order = self._found(params, -2013)
+        if self._forgotten(order):
+            raise AnswerError(-2013, "Order does not exist.")
+        return order_query(order, self._units)
+
+    def _forgotten(self, order: SimOrder) -> bool:
+        """Whether queries do not know an order any more."""
+        age_ms = self._clock.time_ms() - order.created_ms
+        life_ms = _ORDER_LIFE_MS if order.filled else _EMPTY_LIFE_MS
+        return order.status.final and age_ms > life_ms
 
     def _get_open_order(self, params: Params) -> Json:
         order = self._found(params, -2013)
@@ -532,14 +606,35 @@ class BinanceFront:
 
     def _get_all_orders(self, params: Params) -> list[Json]:
         limit = max(1, min(integer(params, "limit", 500), 1000))
-        orders = list(self._venue.orders.values())
+        if params.get("symbol"):
+            self._market.check_symbol(params)
+        orders = [o for o in self._venue.orders.values() if not self._forgotten(o)]
         if "orderId" in params:
             first = integer(params, "orderId")
             orders = [order for order in orders if order.order_id >= first][:limit]
         else:
-            start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS)
-            orders = [order for order in orders if start <= order.created_ms <= end][-limit:]
+            start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS, inclusive=False)
+            orders = [order for order in orders if start <= order.created_ms <= end]
+            orders = orders[:limit] if "startTime" in params else orders[-limit:]
         return [order_query(order, self._units) for order in orders]
+
+    def _get_amendments(self, params: Params) -> list[Json]:
+        order = self._found(params, -2013)
+        limit = max(1, min(integer(params, "limit", 50), 100))
+        return self._amendments.get(order.order_id, [])[-limit:]
+
+    def _get_funding(self, params: Params) -> list[Json]:
+        if refused := self._limits.take_funding(self._clock.time_ms()):
+            raise refused
+        return self._market.get_funding(params)
+
+    def _get_funding_info(self, params: Params) -> list[Json]:
+        if refused := self._limits.take_funding(self._clock.time_ms()):
+            raise refused
+        return self._market.get_funding_info(params)
+
+    def _get_trading_status(self, params: Params) -> Json:
+        return {"updateTime": self._clock.time_ms(), "indicators": {}}
 
     def _get_order_limits(self, params: Params) -> list[Json]:
         keys = ("rateLimitType", "interval", "intervalNum", "limit")
@@ -562,10 +657,19 @@ class BinanceFront:
 
     def _set_leverage(self, params: Params) -> Json:
         self._market.check_symbol(params)
-        leverage = integer(params, "leverage")
+        leverage, venue = integer(params, "leverage"), self._venue
+        if not venue.cross_mode and venue.size and leverage < venue.leverage:
+            raise AnswerError(
+                -4161,
+                "Leverage reduction is not supported in Isolated Margin Mode with open positions",
+            )
         try:
-            self._venue.set_leverage(float(leverage))
+            venue.set_leverage(float(leverage))
         except Refusal as e:
+            if e.reason is Reason.MARGIN:
+                raise AnswerError(
+                    -2028, "Leverage is smaller than permitted: insufficient margin balance"
+                ) from None
             if e.reason is not Reason.ALREADY_SO:
                 raise AnswerError(*REFUSALS[e.reason]) from None
         return {
@@ -659,7 +763,7 @@ class BinanceFront:
 
     def opened(self, session: Session) -> None:
         """Take a new socket in, with the streams its URL names."""
-        self._sessions.append(session)
+        self._sessions[session] = self._clock.time_ms()
         if session.channel == "trade":
             session.state = None
             self._limits.take_weight(self._clock.time_ms(), 5)
@@ -693,7 +797,7 @@ class BinanceFront:
 
     def closed(self, session: Session) -> None:
         """Forget a socket."""
-        self._sessions.remove(session)
+        del self._sessions[session]
         if isinstance(session.state, _Listener):
             for name in list(session.state.streams):
                 self._leave(session, name)
@@ -757,6 +861,9 @@ class BinanceFront:
 
     def _join(self, session: Session, name: str) -> None:
         listener: _Listener = session.state
+        if len(listener.streams) >= _MOST_STREAMS:
+            session.close(1008, "Too many streams")
+            return
         listener.streams.add(name)
         if session.channel == "private":
             listener.keys[name] = frozenset()
@@ -837,12 +944,12 @@ class BinanceFront:
         except AnswerError as e:
             status, code = e.status, e.code
             error = {"code": e.code, "msg": e.msg}
-            if status in (418, 429):
-                wait_s = self._limits.retry_after_s(now) or 60
-                error["data"] = {"serverTime": now, "retryAfter": now + 1000 * wait_s}
+            if e.retry_after_s is not None:
+                error["data"] = {"serverTime": now, "retryAfter": now + 1000 * e.retry_after_s}
         answer: Json = {"id": id, "status": status}
         answer |= {"result": result} if error is None else {"error": error}
-        if "returnRateLimits=false" not in session.query:
+        quiet = params.get("returnRateLimits") == "false"
+        if not quiet and "returnRateLimits=false" not in session.query:
             answer["rateLimits"] = self._limits.rows(orders[0] > 0)
         session.send(orjson.dumps(answer))
         self._ledger.request(
@@ -898,7 +1005,11 @@ class BinanceFront:
         """Expire the listenKey, and tell mark price and funding."""
         if self._listen_key and not self._key_lives():
             self.expire_listen_key()
+        for session, opened_ms in list(self._sessions.items()):
+            if now_ms - opened_ms >= _SOCKET_LIFE_MS:
+                session.close(1001, "lived for 24 hours")
         self._market.housekeeping()
+        self._account.housekeeping()
 
     def on_print(
         self, trade_id: int, price: float, qty: float, buyer_maker: bool, ts_ms: int
@@ -913,6 +1024,8 @@ class BinanceFront:
 
     def on_execution(self, order: SimOrder | None, execution: Execution) -> None:
         self._account.on_execution(order, execution)
+        if execution.kind is Kind.LIQUIDATION:
+            self._market.on_liquidation(execution)
 
     def on_account(self, why: str) -> None:
         self._account.on_account(why)
@@ -926,6 +1039,7 @@ class BinanceFront:
             self._units.price_decimals = fresh.price_decimals
             self._units.qty_decimals = fresh.qty_decimals
         self._account.on_terms(what)
+        self._market.on_terms(what)
 
 
 def _params_of(request: HttpRequest) -> Params:
@@ -933,6 +1047,33 @@ def _params_of(request: HttpRequest) -> Params:
     return dict(
         parse_qsl(request.query, keep_blank_values=True) + parse_qsl(body, keep_blank_values=True)
     )
+
+
+def _check_doubles(request: HttpRequest) -> None:
+    body = request.body.decode("utf-8", "replace")
+    names = [
+        name
+        for text in (request.query, body)
+        for name, _ in parse_qsl(text, keep_blank_values=True)
+    ]
+    if len(set(names)) < len(names):
+        raise AnswerError(-1101, "Duplicate values for a parameter detected.")
+
+
+def _of_symbol(one: int, every: int) -> Weight:
+    """Return the weight of what may be asked of one symbol or of every."""
+    return lambda params: one if params.get("symbol") else every
+
+
+def _by_rows(default: int, least: int, *steps: tuple[int, int]) -> Weight:
+    """Return the weight of so many rows: the last step's whose rows they reach."""
+
+    def weight(params: Params) -> int:
+        text = params.get("limit", "")
+        rows = int(text) if text.isascii() and text.isdecimal() and len(text) < 8 else default
+        return max([least, *(each for first, each in steps if rows >= first)])
+
+    return weight
 
 
 def _batch_of(params: Params) -> list[Params]:

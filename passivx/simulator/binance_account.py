@@ -23,6 +23,8 @@ __all__ = ["AccountFace"]
 
 _WEEK_MS: Final = 7 * 86_400_000
 _MOST_ROWS: Final = 1000
+# Maintenance margin by equity from which the venue warns; the docs give no figure.
+_CALL_RATIO: Final = 0.8
 _TIFS: Final = {
     TimeInForce.GTC: "GTC",
     TimeInForce.IOC: "IOC",
@@ -55,6 +57,7 @@ class AccountFace:
         self._realized = 0.0
         self._updated_ms = clock.time_ms()
         self._last: Execution | None = None
+        self._called = False
 
     # --- REST ---
 
@@ -235,6 +238,46 @@ class AccountFace:
         ]
         return rows[:limit] if "startTime" in params else rows[-limit:]
 
+    def get_forced(self, params: Params) -> list[Json]:
+        """GET /fapi/v1/forceOrders: liquidations and deleveragings of the account, oldest first."""
+        limit = max(1, min(integer(params, "limit", 50), 100))
+        wanted = params.get("autoCloseType", "")
+        kinds = {"": (Kind.LIQUIDATION, Kind.ADL), "LIQUIDATION": (Kind.LIQUIDATION,),
+                 "ADL": (Kind.ADL,)}  # fmt: skip
+        if wanted not in kinds:
+            raise AnswerError(-1130, "Data sent for parameter 'autoCloseType' is not valid.")
+        start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS)
+        units = self._units
+        rows = [
+            {
+                "orderId": fill.order_id,
+                "symbol": units.symbol,
+                "pair": units.symbol,
+                "status": "FILLED",
+                "clientOrderId": _forced_id(fill),
+                "price": units.price(fill.price),
+                "avgPrice": units.price(fill.price),
+                "origQty": units.qty(fill.qty),
+                "executedQty": units.qty(fill.qty),
+                "cumQuote": units.money(fill.price * fill.qty),
+                "cumBase": units.qty(fill.qty),
+                "timeInForce": "IOC",
+                "type": "LIMIT",
+                "reduceOnly": False,
+                "closePosition": False,
+                "side": SIDES[fill.side],
+                "positionSide": "BOTH",
+                "stopPrice": "0",
+                "workingType": "CONTRACT_PRICE",
+                "origType": "LIMIT",
+                "time": fill.ts_ms,
+                "updateTime": fill.ts_ms,
+            }
+            for fill in self._venue.executions
+            if fill.kind in kinds[wanted] and start <= fill.ts_ms <= end
+        ]
+        return rows[-limit:]
+
     def most_notional(self) -> str:
         """Return the largest notional at the present leverage."""
         cap = self._venue.listing.market.notional_cap(self._venue.leverage)
@@ -365,6 +408,27 @@ class AccountFace:
             settings = {"s": self._units.symbol, "l": int(self._venue.leverage)}
             self._tell({"e": "ACCOUNT_CONFIG_UPDATE", "E": now, "T": now, "ac": settings})
 
+    def housekeeping(self) -> None:
+        """Call for margin when a position comes near its liquidation; once each time it does."""
+        venue = self._venue
+        near = venue.maintenance_margin >= _CALL_RATIO * venue.equity and venue.size != 0.0
+        if near and not self._called:
+            row = self._position()
+            position = {
+                "s": row["symbol"],
+                "ps": "BOTH",
+                "pa": row["positionAmt"],
+                "mt": "CROSSED" if venue.cross_mode else "ISOLATED",
+                "iw": row["isolatedWallet"],
+                "mp": row["markPrice"],
+                "up": row["unRealizedProfit"],
+                "mm": row["maintMargin"],
+            }
+            cross = self._units.money(self._cross_wallet())
+            now = self._clock.time_ms()
+            self._tell({"e": "MARGIN_CALL", "E": now, "cw": cross, "p": [position]})
+        self._called = near
+
     def _add_income(self, kind: str, amount: float, ts_ms: int, trade_id: str) -> None:
         if amount == 0.0 and kind != "FUNDING_FEE":
             return
@@ -424,6 +488,8 @@ class AccountFace:
         }
         if fill:
             row |= {"N": units.quote, "n": units.money(-fill.fee)}
+        if execution == "AMENDMENT" and "modify_id" in order.extra:
+            row["M"] = int(order.extra["modify_id"])
         return {
             "e": "ORDER_TRADE_UPDATE",
             "E": self._clock.time_ms(),
@@ -433,10 +499,9 @@ class AccountFace:
 
     def _forced_event(self, fill: Execution, status: str) -> Json:
         units, filled = self._units, status == "FILLED"
-        prefix = "adl_autoclose" if fill.kind is Kind.ADL else f"autoclose-{fill.ts_ms}"
         row: Json = {
             "s": units.symbol,
-            "c": prefix,
+            "c": _forced_id(fill),
             "S": SIDES[fill.side],
             "o": "LIMIT",
             "f": "IOC",
@@ -446,7 +511,7 @@ class AccountFace:
             "sp": "0",
             "x": "CALCULATED" if filled else "NEW",
             "X": status,
-            "i": fill.order_id or 1,
+            "i": fill.order_id,
             "l": units.qty(fill.qty) if filled else "0",
             "z": units.qty(fill.qty) if filled else "0",
             "L": units.price(fill.price) if filled else "0",
@@ -473,3 +538,8 @@ class AccountFace:
             row |= {"N": units.quote, "n": units.money(-fill.fee)}
         now = self._clock.time_ms()
         return {"e": "ORDER_TRADE_UPDATE", "E": now, "T": fill.ts_ms, "o": row}
+
+
+def _forced_id(fill: Execution) -> str:
+    """Return the client id by which the venue marks an order of its own."""
+    return f"adl_autoclose-{fill.ts_ms}" if fill.kind is Kind.ADL else f"autoclose-{fill.ts_ms}"

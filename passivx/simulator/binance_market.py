@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from passivx.clock import Clock, Timer
 from passivx.simulator.binance_words import (
+    SIDES,
     AnswerError,
     Json,
     Params,
@@ -17,7 +18,7 @@ from passivx.simulator.binance_words import (
     missing,
     ts_range,
 )
-from passivx.simulator.venue import SimVenue
+from passivx.simulator.venue import Execution, SimVenue
 
 __all__ = ["PATHS", "Hub", "MarketFace"]
 
@@ -27,6 +28,8 @@ _DEPTH_S: Final = {"100ms": 0.1, "250ms": 0.25, "500ms": 0.5}
 # One id space for all books of an engine: ids of one book jump.
 _ID_STEP: Final = 37
 _HOUR_MS: Final = 3_600_000
+_ONBOARD_MS: Final = 1_569_398_400_000
+_DELIVERY_MS: Final = 4_133_404_800_000  # the venue's word for never
 
 # Which path a kind of stream is on; on the other one it is acknowledged and silent.
 PATHS: Final = {
@@ -85,9 +88,9 @@ class MarketFace:
             "symbol": listing.symbol,
             "pair": listing.symbol,
             "contractType": "PERPETUAL",
-            "deliveryDate": 4133404800000,
-            "onboardDate": 1569398400000,
-            "status": "TRADING" if self._venue.trading else "SETTLING",
+            "deliveryDate": _DELIVERY_MS,
+            "onboardDate": _ONBOARD_MS,
+            "status": self._status(),
             "maintMarginPercent": "2.5000",
             "requiredMarginPercent": "5.0000",
             "baseAsset": listing.base,
@@ -130,7 +133,7 @@ class MarketFace:
                 },
             ],
             "orderTypes": ["LIMIT", "MARKET"],
-            "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
+            "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
             "liquidationFee": f"{market.liquidation_fee:.6f}",
             "marketTakeBound": f"{listing.band_up - 1.0:.2f}",
             "permissionSets": ["GRID", "COPY"],
@@ -249,7 +252,7 @@ class MarketFace:
             first = integer(params, "fromId")
             rows = [row for row in rows if row[0] >= first][:limit]
         elif "startTime" in params or "endTime" in params:
-            start, end = ts_range(params, self._clock.time_ms(), _HOUR_MS)
+            start, end = ts_range(params, self._clock.time_ms(), _HOUR_MS, inclusive=False)
             rows = [row for row in rows if start <= row[3] <= end][:limit]
         else:
             rows = list(rows)[-limit:]
@@ -298,7 +301,7 @@ class MarketFace:
              row[6], qty_text(row[7]), money(row[8]), "0"]
             for start, row in sorted(candles.items())
         ]  # fmt: skip
-        return rows[-_limit_of(params, 500) :]
+        return rows[-_limit_of(params, 500, 1500) :]
 
     def get_brackets(self, params: Params) -> list[Json]:
         """GET /fapi/v1/leverageBracket."""
@@ -325,6 +328,9 @@ class MarketFace:
             raise missing("symbol")
         if params["symbol"] != self._units.symbol:
             raise AnswerError(-1121, "Invalid symbol.")
+
+    def _status(self) -> str:
+        return "TRADING" if self._venue.trading else "SETTLING"
 
     def _of_symbol(self, params: Params, row: Json) -> Any:
         if "symbol" not in params:
@@ -377,6 +383,62 @@ class MarketFace:
         """Begin a stream for somebody: a book's changes count from now."""
         if "@depth" in stream and stream not in self._told:
             self._told[stream] = (self._book_id, *self._levels())
+
+    def on_liquidation(self, fill: Execution) -> None:
+        """Tell a liquidation on the streams of such."""
+        units, price, qty = self._units, self._units.price(fill.price), self._units.qty(fill.qty)
+        event = {
+            "e": "forceOrder",
+            "E": fill.ts_ms,
+            "o": {
+                "s": units.symbol,
+                "S": SIDES[fill.side],
+                "o": "LIMIT",
+                "f": "IOC",
+                "q": qty,
+                "p": price,
+                "ap": price,
+                "X": "FILLED",
+                "l": qty,
+                "z": qty,
+                "T": fill.ts_ms,
+            },
+        }
+        for stream in (f"{self._name}@forceOrder", "!forceOrder@arr"):
+            if self._hub.listened(stream):
+                self._hub.publish(stream, event)
+
+    def on_terms(self, what: str) -> None:
+        """Tell new rules, and whether there is trading."""
+        if what not in ("rules", "trading") or not self._hub.listened("!contractInfo"):
+            return
+        brackets, least = [], 1
+        for row in reversed(self.get_brackets({})[0]["brackets"]):
+            most = row["initialLeverage"]
+            brackets.append(
+                {
+                    "bs": row["bracket"],
+                    "bnf": row["notionalFloor"],
+                    "bnc": row["notionalCap"],
+                    "mmr": row["maintMarginRatio"],
+                    "cf": row["cum"],
+                    "mi": min(least, most),
+                    "ma": most,
+                }
+            )
+            least = most + 1
+        event = {
+            "e": "contractInfo",
+            "E": self._clock.time_ms(),
+            "s": self._units.symbol,
+            "ct": "PERPETUAL",
+            "dt": _DELIVERY_MS,
+            "ot": _ONBOARD_MS,
+            "cs": self._status(),
+            "bks": brackets[::-1],
+            "st": 1,
+        }
+        self._hub.publish("!contractInfo", event)
 
     def housekeeping(self) -> None:
         """Tell mark price and funding, every second or every third."""
@@ -433,7 +495,8 @@ class MarketFace:
                 "E": now,
                 "T": now,
                 "s": self._units.symbol,
-                "U": last_id + 1,
+                # Of this book's own ids, as the venue numbers: only pu links events.
+                "U": min(last_id + _ID_STEP, self._book_id),
                 "u": self._book_id,
                 "pu": last_id,
                 "b": changed[0],
@@ -479,8 +542,8 @@ def _limit(kind: str, interval: str, n: int, limit: int) -> Json:
     return {"rateLimitType": kind, "interval": interval, "intervalNum": n, "limit": limit}
 
 
-def _limit_of(params: Params, default: int) -> int:
-    return max(1, min(integer(params, "limit", default), 1000))
+def _limit_of(params: Params, default: int, most: int = 1000) -> int:
+    return max(1, min(integer(params, "limit", default), most))
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> list[list[str]]:

@@ -51,10 +51,13 @@ _CLIENT_ID: Final = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 class AnswerError(Exception):
     """An answer that is a refusal: Binance's code and text, and the HTTP status it comes with."""
 
-    def __init__(self, code: int, msg: str, status: int = 400) -> None:
+    def __init__(
+        self, code: int, msg: str, status: int = 400, retry_after_s: int | None = None
+    ) -> None:
         self.code = code
         self.msg = msg
         self.status = status
+        self.retry_after_s = retry_after_s
         super().__init__(msg)
 
 
@@ -140,14 +143,18 @@ def client_id_of(value: str) -> str:
     return value
 
 
-def ts_range(params: Params, now_ms: int, span_ms: int) -> tuple[int, int]:
-    """Read startTime and endTime: by default the newest span, at most a span."""
+def ts_range(
+    params: Params, now_ms: int, span_ms: int, *, inclusive: bool = True
+) -> tuple[int, int]:
+    """Read startTime and endTime: by default the newest span, at most (or less than) a span."""
     end = integer(params, "endTime", now_ms)
     start = integer(params, "startTime", max(0, end - span_ms))
     if "startTime" in params and "endTime" not in params:
         end = min(now_ms, start + span_ms)
-    if end - start > span_ms:
-        raise AnswerError(-4165, "Maximum time interval is 7 days.")
+    elif end - start > span_ms or (
+        "startTime" in params and end - start == span_ms > 0 and not inclusive
+    ):
+        raise AnswerError(-4165, f"Maximum time interval is {span_ms // 3_600_000} hours.")
     return start, end
 
 
@@ -261,18 +268,29 @@ class _Counter:
         self.used = 0
         self._charges: deque[tuple[int, int]] = deque()
 
-    def count(self, now_ms: int, n: int) -> bool:
-        """Add and tell whether the limit still holds."""
+    def settle(self, now_ms: int) -> None:
+        """Forget what is old."""
         while self._charges and self._charges[0][0] <= now_ms - self.interval_ms:
             self.used -= self._charges.popleft()[1]
+
+    def count(self, now_ms: int, n: int) -> None:
+        """Add."""
+        self.settle(now_ms)
         if n:
             self._charges.append((now_ms, n))
             self.used += n
-        return self.used <= self.limit
 
-    def frees_ms(self) -> int:
-        """Return when the oldest charge ends."""
-        return self._charges[0][0] + self.interval_ms if self._charges else 0
+    def wait_s(self, now_ms: int, n: int) -> int:
+        """Return for how long there is no room for ``n`` more: 0 when there is."""
+        self.settle(now_ms)
+        over = self.used + n - self.limit
+        if over <= 0:
+            return 0
+        for ts_ms, charge in self._charges:
+            over -= charge
+            if over <= 0:
+                return math.ceil((ts_ms + self.interval_ms - now_ms) / 1000)
+        return math.ceil(self.interval_ms / 1000)
 
 
 class Limits:
@@ -283,13 +301,10 @@ class Limits:
         self.weight = _Counter(2400, 60_000)
         self.orders_10s = _Counter(300, 10_000)
         self.orders_1m = _Counter(1200, 60_000)
+        self._fundings = _Counter(500, 300_000)
         self._banned_until_ms = 0
         self._ignored = 0
         self._bans = 0
-
-    def retry_after_s(self, now_ms: int) -> int:
-        """Return for how long nothing is answered, 0 when it is."""
-        return max(0, math.ceil((self._banned_until_ms - now_ms) / 1000))
 
     def take_weight(self, now_ms: int, weight: int) -> AnswerError | None:
         """Count a request's weight; return the refusal it meets, if any."""
@@ -301,8 +316,11 @@ class Limits:
                 f"Way too many requests; IP banned until {self._banned_until_ms}. Please use the "
                 "websocket for live updates to avoid bans.",
                 418,
+                math.ceil((self._banned_until_ms - now_ms) / 1000),
             )
-        if self.weight.count(now_ms, weight):
+        # What is refused counts too: the address goes on using the venue.
+        self.weight.count(now_ms, weight)
+        if self.weight.used <= self.weight.limit:
             self._ignored = 0
             return None
         # Who goes on after a 429 is banned, longer each time: 2 minutes to 3 days.
@@ -315,28 +333,48 @@ class Limits:
             -1003,
             f"Too many requests; current limit of IP is {self.weight.limit} requests per minute.",
             429,
+            self.weight.wait_s(now_ms, weight),
         )
+
+    def take_funding(self, now_ms: int) -> AnswerError | None:
+        """Count a request for funding rates: they share a pool of their own."""
+        if not self.enabled:
+            return None
+        if wait_s := self._fundings.wait_s(now_ms, 1):
+            text = "Too many requests; current limit of IP is 500 requests per 5 minutes."
+            return AnswerError(-1003, text, 429, wait_s)
+        self._fundings.count(now_ms, 1)
+        return None
 
     def take_orders(self, now_ms: int, in_10s: int, in_1m: int) -> AnswerError | None:
         """Count orders; return the refusal they meet, if any."""
         if not self.enabled:
             return None
-        few = self.orders_10s.count(now_ms, in_10s)
-        if self.orders_1m.count(now_ms, in_1m) and few:
+        short_s = self.orders_10s.wait_s(now_ms, in_10s)
+        long_s = self.orders_1m.wait_s(now_ms, in_1m)
+        if not short_s and not long_s:
+            self.orders_10s.count(now_ms, in_10s)
+            self.orders_1m.count(now_ms, in_1m)
             return None
+        which = (
+            f"{self.orders_1m.limit} orders per 1 MINUTE"
+            if long_s
+            else f"{self.orders_10s.limit} orders per 10 SECOND"
+        )
         return AnswerError(
             -1015,
-            f"Too many new orders; current limit is {self.orders_10s.limit} orders per 10 SECOND.",
+            f"Too many new orders; current limit is {which}.",
             429,
+            max(short_s, long_s),
         )
 
     def headers(self, now_ms: int, with_orders: bool) -> dict[str, str]:
         """Return the counters as headers."""
-        self.weight.count(now_ms, 0)
+        self.weight.settle(now_ms)
         headers = {"X-MBX-USED-WEIGHT-1M": str(self.weight.used)}
         if with_orders:
-            self.orders_10s.count(now_ms, 0)
-            self.orders_1m.count(now_ms, 0)
+            self.orders_10s.settle(now_ms)
+            self.orders_1m.settle(now_ms)
             headers["X-MBX-ORDER-COUNT-10S"] = str(self.orders_10s.used)
             headers["X-MBX-ORDER-COUNT-1M"] = str(self.orders_1m.used)
         return headers
