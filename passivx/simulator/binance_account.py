@@ -58,6 +58,7 @@ class AccountFace:
         self._updated_ms = clock.time_ms()
         self._last: Execution | None = None
         self._called = False
+        self._wallet = venue.wallet
 
     # --- REST ---
 
@@ -370,6 +371,9 @@ class AccountFace:
         reasons = {"funding": "FUNDING_FEE", "deposit": "DEPOSIT"}
         reason = reasons.get(why, "ORDER")
         self._updated_ms = now = self._clock.time_ms()
+        change, self._wallet = venue.wallet - self._wallet, venue.wallet
+        if why == "deposit":
+            self._add_income("TRANSFER", change, now, "")
         account: Json = {
             "m": reason,
             "B": [
@@ -377,7 +381,8 @@ class AccountFace:
                     "a": units.quote,
                     "wb": units.money(venue.wallet),
                     "cw": units.money(self._cross_wallet()),
-                    "bc": "0",
+                    # Without what was traded: neither pnl nor commission.
+                    "bc": "0" if reason == "ORDER" else units.money(change),
                 }
             ],
             "P": [],

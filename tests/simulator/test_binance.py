@@ -3,19 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
+from dataclasses import replace
 from decimal import Decimal
 from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from passivx._core.book import L2Book
-from tests.simulator.binance_desk import SYMBOL, RefusedError, desk
+from passivx.clock import VirtualClock
+from passivx.models import Tier
+from passivx.simulator.binance import POLICY, BinanceFront
+from passivx.simulator.feed import find_listing
+from passivx.simulator.ledger import Ledger
+from passivx.simulator.server import HttpRequest
+from passivx.simulator.venue import SimVenue
+from tests.simulator.binance_desk import MARKET, SYMBOL, RefusedError, desk
 
-pytestmark = pytest.mark.real_data
+START_MS = 1_700_000_000_000
+
+
+class Line:
+    """A socket of which only the front's side is there."""
+
+    def __init__(self, channel: str, path: str, query: str = "") -> None:
+        self.channel, self.path, self.query, self.state = channel, path, query, None
+        self.sent: list[dict] = []
+        self.closed_with: int | None = None
+
+    def send(self, text: bytes) -> None:
+        self.sent.append(orjson.loads(text))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self.closed_with = code
+
+
+class Counter:
+    """A front alone, on a clock that stands, with the signing hand before it."""
+
+    def __init__(
+        self, now_ms: int = START_MS, key: str = "k", secret: str = "s", limits: bool = False
+    ) -> None:
+        self.clock = VirtualClock(now_ms)
+        self.ledger = Ledger(self.clock)
+        self.venue = SimVenue(
+            find_listing("binance", SYMBOL, MARKET), POLICY, clock=self.clock, ledger=self.ledger,
+            price=90_001.0, wallet=1e5, leverage=10.0,
+        )  # fmt: skip
+        self.key, self.secret = key, secret
+        self.front = BinanceFront(
+            self.venue, self.ledger, clock=self.clock, key=key, secret=secret, limits=limits
+        )
+
+    def raw(self, method: str, path: str, query: str = "", body: str = ""):
+        """Return status, answer and headers."""
+        headers = {"X-MBX-APIKEY": self.key}
+        request = HttpRequest(method, path, query, headers, body.encode())
+        reply = self.front.rest(request)
+        return reply.status, orjson.loads(reply.body), reply.headers
+
+    def ask(self, method: str, path: str, **params):
+        """Return the answer to a signed request, whatever it is."""
+        query = urlencode({"timestamp": self.clock.time_ms()} | params)
+        signature = hmac.digest(self.secret.encode(), query.encode(), "sha256").hex()
+        return self.raw(method, f"/fapi/{path}", f"{query}&signature={signature}")[1]
+
+    def line(self, channel: str, path: str, query: str = "") -> Line:
+        assert self.front.accept(path, query) == channel
+        line = Line(channel, path, query)
+        self.front.opened(line)
+        return line
+
+    def user_line(self, query: str = "") -> Line:
+        key = self.raw("POST", "/fapi/v1/listenKey")[1]["listenKey"]
+        return self.line("private", f"/private/ws/{key}", query)
+
+    def frame(self, line: Line, method: str, params: dict) -> dict:
+        self.front.message(line, json.dumps({"id": "i", "method": method, "params": params}))
+        return line.sent.pop()
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +131,7 @@ def lacks(wanted, got) -> list[str]:
     return [m for m in missing(wanted, got) if m.split(":")[0].rpartition(".")[2] not in LEFT_OUT]
 
 
+@pytest.mark.real_data
 def test_rest_answers_have_the_documented_shape(documented):
     async def go():
         async with desk() as d:
@@ -119,6 +192,7 @@ def test_rest_answers_have_the_documented_shape(documented):
     asyncio.run(go())
 
 
+@pytest.mark.real_data
 def test_events_have_the_documented_shape(documented):
     async def go():
         async with desk() as d:
@@ -168,6 +242,7 @@ def test_events_have_the_documented_shape(documented):
 # --- who gets in ---
 
 
+@pytest.mark.real_data
 def test_published_signatures_are_accepted_and_no_other(shared):
     vectors = json.loads((shared / "vectors" / "binance_signing.json").read_text())
 
@@ -187,6 +262,65 @@ def test_published_signatures_are_accepted_and_no_other(shared):
         return await d.code(d.raw(method, path, query)) not in (-1022, -2014, -2015, -1021)
 
     asyncio.run(go())
+
+
+@pytest.mark.real_data
+def test_published_frames_bodies_and_ed25519_signatures_are_accepted(shared):
+    vectors = json.loads((shared / "vectors" / "binance_signing.json").read_text())
+    signing = (-1022, -2014, -2015, -1021, -1102)
+    assert len(vectors["ws_api"]) >= 2
+    for vector in vectors["ws_api"]:
+        params = vector["frame"]["params"]
+        at = Counter(params["timestamp"], params["apiKey"], vector["secret"])
+        line = at.line("trade", "/ws-fapi/v1")
+        answer = at.frame(line, vector["frame"]["method"], params)
+        assert answer.get("error", {}).get("code") not in signing, vector["id"]
+        spoiled = params | {"signature": "0" * 64}
+        answer = at.frame(line, vector["frame"]["method"], spoiled)
+        assert answer["error"]["code"] == -1022
+        assert answer["status"] == 400
+    mixed = vectors["mixed"]
+    at = Counter(1_591_702_613_943, mixed["api_key"], mixed["secret"])
+    for signature, code in (
+        (mixed["signature"], -4016),  # of the order: its price is far off by now
+        (mixed["official_printed_signature"], -1022),
+    ):
+        body = f"{mixed['body_without_signature']}&signature={signature}"
+        status, answer, _ = at.raw(mixed["method"], mixed["path"], mixed["query"], body)
+        # A buy far below the market rests, of 9,000 notional.
+        assert answer.get("code", -4016) == code
+        assert status == (200 if code == -4016 else 400)
+    (vector,) = vectors["ed25519"]
+    private = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["seed_hex"]))
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    at = Counter(1_591_702_613_943, "k", pem)
+    query = f"{vector['string_to_sign']}&signature={vector['signature_urlencoded']}"
+    assert at.raw("POST", "/fapi/v1/order", query)[0] == 200
+    assert at.raw("POST", "/fapi/v1/order", query.replace("BUY", "SELL"))[1]["code"] == -1022
+
+
+def test_a_socket_signed_in_with_ed25519_needs_neither_key_nor_signature():
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    at = Counter(secret=pem)
+    line = at.line("trade", "/ws-fapi/v1")
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+             "quantity": "0.01", "price": "80000", "timestamp": START_MS}  # fmt: skip
+    assert at.frame(line, "order.place", order)["error"]["code"] == -2014
+    text = f"apiKey=k&timestamp={START_MS}"
+    params = {"apiKey": "k", "timestamp": START_MS}
+    spoiled = params | {"signature": _base64(private.sign(b"x"))}
+    assert at.frame(line, "session.logon", spoiled)["error"]["code"] == -1022
+    params["signature"] = _base64(private.sign(text.encode()))
+    assert at.frame(line, "session.logon", params)["result"]["apiKey"] == "k"
+    assert at.frame(line, "order.place", order)["result"]["status"] == "NEW"
+    assert at.frame(line, "session.status", {})["result"]["apiKey"] == "k"
+    assert at.frame(line, "session.logout", {})["result"]["apiKey"] is None
+    assert at.frame(line, "order.place", order)["error"]["code"] == -2014
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
 
 
 def test_bodies_are_signed_behind_the_query():
@@ -246,6 +380,7 @@ LIMIT = {"side": "BUY", "qty": "0.01", "price": "49000.0"}
         ({"symbol": "NOPE"}, -1121), ({"symbol": None}, -1102), ({"side": "HOLD"}, -1117),
         ({"side": None}, -1102), ({"type": "STOP_MARKET"}, -4120), ({"type": "X"}, -1116),
         ({"type": None}, -1102), ({"timeInForce": None}, -1102), ({"timeInForce": "DAY"}, -1115),
+        ({"timeInForce": "GTD"}, -1115), ({"timeInForce": "RPI"}, -1115),
         ({"price": None}, -1102), ({"price": "abc"}, -1102), ({"price": "49000.05"}, -1111),
         ({"price": "0"}, -4001), ({"qty": None}, -1102), ({"qty": "0"}, -4003),
         ({"qty": "0.0105"}, -1111), ({"qty": "1e-3"}, -1102), ({"qty": "99999"}, -4005),
@@ -326,8 +461,29 @@ def test_settings_and_their_codes():
             assert await d.code(d.order("BUY", "0.01", "49000")) == -4061
             flags = {"reduceOnly": "false", "positionSide": "LONG"}
             assert await d.code(d.order("BUY", "0.01", "49000", **flags)) == -1106
+            hedged = {"positionSide": "LONG"}
+            assert await d.code(d.order("BUY", "0.01", "49000", **hedged)) == -1130
 
     asyncio.run(go())
+
+
+def test_codes_of_a_leverage_that_the_position_does_not_allow():
+    at = Counter()
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "10"}
+    assert at.ask("POST", "v1/order", **order)["status"] == "NEW"
+    assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=5)["code"] == -2028
+    at = Counter()
+    at.ask("POST", "v1/marginType", symbol=SYMBOL, marginType="ISOLATED")
+    at.ask("POST", "v1/order", **(order | {"quantity": "1"}))
+    assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=9)["code"] == -4161
+    assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=11)["leverage"] == 11
+
+
+def test_a_parameter_that_comes_twice_is_refused():
+    at = Counter()
+    query = f"symbol={SYMBOL}&symbol={SYMBOL}"
+    assert at.raw("GET", "/fapi/v1/depth", query)[1]["code"] == -1101
+    assert at.raw("GET", "/fapi/v1/depth", f"symbol={SYMBOL}&x=a=b")[0] == 200
 
 
 # --- an order's life ---
@@ -401,6 +557,91 @@ def test_amending_cancelling_and_their_codes():
     asyncio.run(go())
 
 
+def test_amendments_are_remembered_and_told_with_their_number():
+    at = Counter()
+    user = at.user_line()
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+             "quantity": "0.01", "price": "80000"}  # fmt: skip
+    placed = at.ask("POST", "v1/order", **order)
+    ref = {"symbol": SYMBOL, "orderId": placed["orderId"], "side": "BUY"}
+    at.ask("PUT", "v1/order", **ref, quantity="0.02", price="80000", modifyId=7)
+    assert user.sent[-1]["o"]["M"] == 7
+    at.ask("PUT", "v1/order", **ref, quantity="0.02", price="80001")
+    assert "M" not in user.sent[-1]["o"]
+    first, second = at.ask("GET", "v1/orderAmendment", **ref)
+    assert first["amendment"] == {
+        "price": {"before": "80000.0", "after": "80000.0"},
+        "origQty": {"before": "0.010", "after": "0.020"},
+        "count": 1,
+        "modifyId": 7,
+    }
+    assert (second["amendment"]["count"], second["orderId"]) == (2, placed["orderId"])
+    at.front._amendments[placed["orderId"]] *= 5000
+    refused = at.ask("PUT", "v1/order", **ref, quantity="0.03", price="80001")
+    assert refused["code"] == -5026
+
+
+def test_a_reduce_only_order_stays_exempt_from_the_least_notional_when_that_is_said_again():
+    at = Counter()
+    at.venue.set_listing(
+        replace(at.venue.listing, market=replace(at.venue.listing.market, min_cost=100.0))
+    )
+    at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")
+    row = {"symbol": SYMBOL, "side": "SELL", "quantity": "0.001", "price": "91000"}
+    order = at.ask("POST", "v1/order", **row, type="LIMIT", timeInForce="GTX", reduceOnly="true")
+    change = row | {"orderId": order["orderId"], "price": "92000"}
+    assert at.ask("PUT", "v1/order", **change)["code"] == -4164
+    assert at.ask("PUT", "v1/order", **change, reduceOnly="true")["price"] == "92000.0"
+
+
+def test_orders_without_a_fill_are_forgotten_after_three_days():
+    day_ms = 86_400_000
+    at = Counter()
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+             "quantity": "0.01", "price": "80000"}  # fmt: skip
+    rests = at.ask("POST", "v1/order", **order)["orderId"]
+    ended = at.ask("POST", "v1/order", **order)["orderId"]
+    bought = at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")[
+        "orderId"
+    ]
+    at.ask("DELETE", "v1/order", symbol=SYMBOL, orderId=ended)
+
+    def known():
+        rows = at.ask("GET", "v1/allOrders", symbol=SYMBOL, orderId=rests)
+        for each in (rests, ended, bought):
+            answer = at.ask("GET", "v1/order", symbol=SYMBOL, orderId=each)
+            assert (answer.get("code") == -2013) == (each not in [r["orderId"] for r in rows])
+        return [row["orderId"] for row in rows]
+
+    assert known() == [rests, ended, bought]
+    at.clock.advance(3 * day_ms)
+    assert known() == [rests, ended, bought]
+    at.clock.advance(1000)
+    assert known() == [rests, bought]
+    at.clock.advance(88 * day_ms)
+    assert known() == [rests]
+
+
+def test_spans_of_history():
+    at = Counter()
+    hour, week = 3_600_000, 7 * 86_400_000
+    for path, span, inclusive in (
+        ("v1/aggTrades", hour, False),
+        ("v1/allOrders", week, False),
+        ("v1/userTrades", week, True),
+        ("v1/forceOrders", week, True),
+    ):
+        for length, ok in ((span - 1, True), (span, inclusive), (span + 1, False)):
+            times = {"startTime": START_MS - length, "endTime": START_MS}
+            answer = at.ask("GET", path, symbol=SYMBOL, **times)
+            assert (answer == []) is ok, (path, length)
+            assert ok or answer["code"] == -4165
+        assert at.ask("GET", path, symbol=SYMBOL, startTime=START_MS - 3 * span) == []
+    for path in ("v1/aggTrades", "v1/userTrades"):
+        answer = at.ask("GET", path, symbol=SYMBOL, fromId=1, startTime=START_MS)
+        assert answer["code"] == -1128
+
+
 def test_batches_answer_element_by_element():
     async def go():
         async with desk() as d:
@@ -450,6 +691,70 @@ def test_forced_ends_carry_their_marks():
             assert funding["a"]["P"] == []
 
     asyncio.run(go())
+
+
+@pytest.mark.real_data
+def test_what_the_venue_does_by_force_is_listed_and_public(documented):
+    at = Counter()
+    line = at.line("market", "/market/stream", "streams=btcusdt@forceOrder/!forceOrder@arr")
+    buy = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.02"}
+    at.ask("POST", "v1/order", **buy)
+    at.venue.deleverage(0.005)
+    at.venue.liquidate()
+    adl, liquidation = at.ask("GET", "v1/forceOrders", symbol=SYMBOL)
+    assert adl["clientOrderId"].startswith("adl_autoclose")
+    assert liquidation["clientOrderId"].startswith("autoclose-")
+    assert (adl["side"], adl["executedQty"], liquidation["executedQty"]) == (
+        "SELL", "0.005", "0.015",
+    )  # fmt: skip
+    assert lacks(documented["rest"]["users_force_orders"]["message"], [adl]) == []
+    assert at.ask("GET", "v1/forceOrders", autoCloseType="ADL") == [adl]
+    assert at.ask("GET", "v1/forceOrders", autoCloseType="X")["code"] == -1130
+    assert [m["stream"] for m in line.sent] == ["btcusdt@forceOrder", "!forceOrder@arr"]
+    example = documented["ws"]["market/liquidation_order_streams"]["message"]
+    assert lacks(example, line.sent[0]["data"]) == []
+    assert line.sent[0]["data"]["o"]["q"] == "0.015"
+
+
+@pytest.mark.real_data
+def test_new_rules_and_a_stop_of_trading_are_public(documented):
+    at = Counter()
+    line = at.line("market", "/market/ws/!contractInfo")
+    tiers = (
+        Tier(floor=0.0, maintenance_rate=0.004, max_leverage=100.0),
+        Tier(floor=1e6, maintenance_rate=0.01, max_leverage=50.0),
+    )
+    market = replace(at.venue.listing.market, tiers=tiers)
+    at.venue.set_listing(replace(at.venue.listing, market=market))
+    at.venue.set_trading(False)
+    at.venue.set_leverage(9.0)
+    rules, stop = line.sent
+    assert lacks(documented["ws"]["market/contract_info_stream"]["message"], rules) == []
+    assert (rules["cs"], stop["cs"]) == ("TRADING", "SETTLING")
+    assert [(b["bs"], b["mi"], b["ma"]) for b in rules["bks"]] == [(1, 51, 100), (2, 1, 50)]
+    assert at.raw("GET", "/fapi/v1/exchangeInfo")[1]["symbols"][0]["status"] == "SETTLING"
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.02"}
+    assert at.ask("POST", "v1/order", **order)["code"] == -4141
+
+
+@pytest.mark.real_data
+def test_margin_is_called_once_when_liquidation_comes_near(documented):
+    at = Counter()
+    user = at.user_line()
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "11"}
+    at.ask("POST", "v1/order", **order)
+    for _ in range(3):
+        at.front.housekeeping(START_MS)
+    assert [m for m in user.sent if m["e"] == "MARGIN_CALL"] == []
+    liq = at.venue.liq_price
+    near = round(liq * 1.001, 1)
+    at.venue.jump(near, 1.0)
+    assert at.venue.size == 11.0
+    for _ in range(3):
+        at.front.housekeeping(START_MS)
+    (call,) = [m for m in user.sent if m["e"] == "MARGIN_CALL"]
+    assert lacks(documented["ws"]["private/MARGIN_CALL"]["message"], call) == []
+    assert call["p"][0]["pa"] == "11.000"
 
 
 def test_the_dead_man_switch():
@@ -521,6 +826,39 @@ def test_the_listen_key_lives_for_an_hour():
     asyncio.run(go())
 
 
+def test_sockets_live_for_a_day():
+    at = Counter()
+    user, trade = at.user_line(), at.line("trade", "/ws-fapi/v1")
+    at.clock.advance(86_399_000)
+    at.front.housekeeping(at.clock.time_ms())
+    young = at.line("public", "/public/ws")
+    assert user.closed_with is None
+    at.clock.advance(1000)
+    at.front.housekeeping(at.clock.time_ms())
+    assert (user.closed_with, trade.closed_with, young.closed_with) == (1001, 1001, None)
+
+
+def test_only_the_events_that_were_asked_for_and_streams_up_to_a_limit():
+    at = Counter()
+    key = at.raw("POST", "/fapi/v1/listenKey")[1]["listenKey"]
+    some = at.line("private", "/private/ws", f"listenKey={key}&events=ACCOUNT_UPDATE")
+    every = at.line("private", "/private/stream", f"streams={key}")
+    other = at.line("private", "/private/ws", "listenKey=another")
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "1"}
+    at.ask("POST", "v1/order", **order)
+    assert {m["e"] for m in some.sent} == {"ACCOUNT_UPDATE"}
+    assert {m["stream"] for m in every.sent} == {key}
+    assert {m["data"]["e"] for m in every.sent} >= {"ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"}
+    assert other.sent == []
+    names = [f"s{i}@aggTrade" for i in range(1025)]
+    line = at.line("market", "/market/ws")
+    ask = {"method": "SUBSCRIBE", "params": names[:1024], "id": 1}
+    at.front.message(line, json.dumps(ask))
+    assert line.closed_with is None
+    at.front.message(line, json.dumps(ask | {"params": names}))
+    assert line.closed_with == 1008
+
+
 @pytest.mark.parametrize(
     ("path", "hears"),
     [("/market/ws", {"aggTrade"}), ("/public/ws", {"bookTicker"}), ("/ws", {"bookTicker"}),
@@ -588,6 +926,87 @@ def test_errors_properties_and_too_many_frames():
 
 
 # --- limits ---
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "weight"),
+    [
+        ("v1/time", {}, 1), ("v1/depth", {"symbol": SYMBOL, "limit": "50"}, 2),
+        ("v1/depth", {"symbol": SYMBOL, "limit": "100"}, 5), ("v1/depth", {"symbol": SYMBOL}, 10),
+        ("v1/depth", {"symbol": SYMBOL, "limit": "1000"}, 20),
+        ("v1/klines", {"symbol": SYMBOL, "interval": "1m", "limit": "99"}, 1),
+        ("v1/klines", {"symbol": SYMBOL, "interval": "1m", "limit": "499"}, 2),
+        ("v1/klines", {"symbol": SYMBOL, "interval": "1m"}, 5),
+        ("v1/klines", {"symbol": SYMBOL, "interval": "1m", "limit": "1500"}, 10),
+        ("v1/ticker/bookTicker", {"symbol": SYMBOL}, 2), ("v1/ticker/bookTicker", {}, 5),
+        ("v1/premiumIndex", {}, 10), ("v1/fundingRate", {}, 0), ("v1/aggTrades", {}, 20),
+        ("v1/openOrders", {}, 40), ("v1/openOrders", {"symbol": SYMBOL}, 1),
+        ("v3/balance", {}, 5), ("v1/income", {}, 30), ("v1/positionSide/dual", {}, 30),
+    ],
+)  # fmt: skip
+def test_weights(path, params, weight):
+    at = Counter(limits=True)
+    at.raw("GET", f"/fapi/{path}", urlencode(params))
+    headers = at.raw("GET", "/fapi/v1/fundingInfo")[2]
+    assert headers["X-MBX-USED-WEIGHT-1M"] == str(weight)
+
+
+def test_funding_rates_have_a_pool_of_their_own():
+    at = Counter(limits=True)
+    for i in range(500):
+        assert at.raw("GET", "/fapi/v1/funding" + ("Rate" if i % 2 else "Info"))[0] == 200
+    at.clock.advance(100_000)
+    status, answer, headers = at.raw("GET", "/fapi/v1/fundingRate")
+    assert (status, answer["code"], headers["Retry-After"]) == (429, -1003, "200")
+    assert at.raw("GET", "/fapi/v1/time")[0] == 200
+    at.clock.advance(200_000)
+    assert at.raw("GET", "/fapi/v1/fundingRate")[0] == 200
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 4000)), min_size=60, max_size=150))
+def test_who_waits_as_long_as_told_is_served(steps):
+    """Whatever was asked before: Retry-After is enough, for orders and for weight."""
+    at = Counter(limits=True)
+    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
+             "quantity": "0.01", "price": "80000"}  # fmt: skip
+    for n, wait_ms in steps:
+        at.clock.advance(wait_ms // (1 + 9 * (n % 2)))
+        for _ in range(n):
+            rows = json.dumps([order] * 5)
+            query = urlencode({"timestamp": at.clock.time_ms(), "batchOrders": rows})
+            signature = hmac.digest(b"s", query.encode(), "sha256").hex()
+            query += f"&signature={signature}"
+            status, answer, headers = at.raw("POST", "/fapi/v1/batchOrders", query)
+            at.venue.cancel_all()
+            if status == 200:
+                assert int(headers["X-MBX-ORDER-COUNT-10S"]) <= 300
+                assert int(headers["X-MBX-ORDER-COUNT-1M"]) <= 1200
+                continue
+            assert (status, answer["code"]) == (429, -1015)
+            at.clock.advance(1000 * int(headers["Retry-After"]))
+            assert at.ask("POST", "v1/order", **order)["status"] == "NEW"
+            at.venue.cancel_all()
+
+
+def test_bans_grow_to_three_days_and_name_their_end():
+    at = Counter(limits=True)
+    lengths = []
+    for _ in range(8):
+        while True:
+            status, answer, headers = at.raw("GET", "/fapi/v1/aggTrades", f"symbol={SYMBOL}")
+            if status == 418:
+                break
+        lengths.append(int(headers["Retry-After"]))
+        until_ms = at.clock.time_ms() + 1000 * lengths[-1]
+        assert f"banned until {until_ms}." in answer["msg"]
+        at.clock.advance(1000 * lengths[-1] - 1000)
+        assert at.raw("GET", "/fapi/v1/time")[0] == 418
+        at.clock.advance(1000)
+        assert at.raw("GET", "/fapi/v1/time")[0] == 200
+    assert lengths[0] == 120
+    assert lengths == sorted(lengths)
+    assert lengths[-1] == 3 * 86_400
 
 
 def test_weight_counts_then_429_then_a_ban_that_grows():
@@ -671,6 +1090,140 @@ def test_both_readings_of_what_is_signed_and_codes_of_the_socket():
             assert "error" in got
 
     asyncio.run(go())
+
+
+def test_counters_of_the_order_socket_can_be_hidden():
+    at = Counter()
+    stamp = {"apiKey": "k", "timestamp": START_MS}
+    for query, params, shown in (
+        ("", {}, True),
+        ("returnRateLimits=false", {}, False),
+        ("", {"returnRateLimits": False}, False),
+    ):
+        line = at.line("trade", "/ws-fapi/v1", query)
+        fields = stamp | {k: str(v).lower() for k, v in params.items()}
+        text = "&".join(f"{k}={v}" for k, v in sorted(fields.items()))
+        signature = hmac.digest(b"s", text.encode(), "sha256").hex()
+        answer = at.frame(line, "v2/account.balance", stamp | params | {"signature": signature})
+        assert answer["status"] == 200
+        assert ("rateLimits" in answer) is shown
+
+
+# --- what was told is what is ---
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["post_only", "limit", "market", "reduce", "amend", "cancel", "print", "fill",
+             "funding", "adl", "liquidate", "cancel_all", "deposit"]
+        ),
+        st.integers(0, 5),
+        st.sampled_from([1, -1]),
+        st.integers(1, 40),
+    ),
+    max_size=30,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(ACTS)
+def test_what_the_user_stream_told_is_what_rest_says(acts):
+    """Orders folded from their events, the position from fills, the money from both."""
+    at = Counter()
+    venue, user = at.venue, at.user_line()
+    names: list[str] = []
+    for i, (act, which, side, size) in enumerate(acts):
+        bid, ask = venue.quote
+        price = bid - size if side > 0 else ask + size
+        if act == "limit" and which == 0:  # through the market
+            price = ask + 5 if side > 0 else bid - 5
+        row = {"symbol": SYMBOL, "side": "BUY" if side > 0 else "SELL",
+               "quantity": f"{size * 0.01:.2f}"}  # fmt: skip
+        if act in ("post_only", "limit", "market", "reduce"):
+            new = row | {"newClientOrderId": f"n{i}", "type": "MARKET"}
+            if act != "market":
+                tif = "GTX" if act == "post_only" else "GTC"
+                new |= {"type": "LIMIT", "price": f"{price:.1f}", "timeInForce": tif}
+            if act == "reduce":
+                new["reduceOnly"] = "true"
+            if "code" not in at.ask("POST", "v1/order", **new):
+                names.append(f"n{i}")
+        elif act == "amend" and names:
+            change = row | {"origClientOrderId": names[which % len(names)], "price": f"{price:.1f}"}
+            at.ask("PUT", "v1/order", **change)
+        elif act == "cancel" and names:
+            name = names[which % len(names)]
+            at.ask("DELETE", "v1/order", symbol=SYMBOL, origClientOrderId=name)
+        elif act == "cancel_all":
+            at.ask("DELETE", "v1/allOpenOrders", symbol=SYMBOL)
+        elif act == "print":
+            venue.jump(90_001.0 + side * size, 1.0)
+        elif act == "fill" and list(venue.open_orders()):
+            order = next(iter(venue.open_orders()))
+            venue.fill(order, max(0.01, round(order.left / 2, 2)) if order.left > 0.01 else 0.01)
+        elif act == "funding":
+            venue.settle_funding(side * 0.0001)
+        elif act == "adl" and venue.size:
+            venue.deleverage(max(0.01, round(abs(venue.size) / 2, 2)))
+        elif act == "liquidate":
+            venue.liquidate()
+        elif act == "deposit":
+            venue.deposit(float(side * size))
+
+    orders: dict[int, dict] = {}
+    fills: dict[int, dict] = {}
+    size, account, stamp = Decimal(0), None, 0
+    final = ("FILLED", "CANCELED", "EXPIRED")
+    for message in user.sent:
+        assert message["E"] >= stamp
+        stamp = message["E"]
+        if message["e"] == "ORDER_TRADE_UPDATE":
+            row = message["o"]
+            before = orders.get(row["i"])
+            # What is final stays as it is, and nothing that was filled comes back.
+            assert before is None or before["X"] not in final
+            assert before is None or Decimal(row["z"]) >= Decimal(before["z"])
+            orders[row["i"]] = row
+            if row["x"] in ("TRADE", "CALCULATED"):
+                assert row["t"] not in fills
+                fills[row["t"]] = row
+                size += Decimal(row["l"]) * (1 if row["S"] == "BUY" else -1)
+            else:
+                assert (row["t"], row["l"], row["L"], row["rp"]) == (0, "0", "0", "0")
+                assert "n" not in row
+        elif message["e"] == "ACCOUNT_UPDATE":
+            account = message["a"]
+            for position in account["P"]:
+                assert Decimal(position["pa"]) == size
+    assert float(size) == pytest.approx(venue.size, abs=1e-9)
+    if account is not None:
+        assert float(account["B"][0]["wb"]) == pytest.approx(venue.wallet, abs=1e-7)
+
+    listed = at.ask("GET", "v1/allOrders", symbol=SYMBOL, limit=1000)
+    same = {"status": "X", "price": "p", "origQty": "q", "executedQty": "z", "side": "S",
+            "clientOrderId": "c", "type": "o", "timeInForce": "f", "reduceOnly": "R"}  # fmt: skip
+    for row in listed:
+        told = orders[row["orderId"]]
+        if row["type"] == "MARKET":
+            row["price"] = "0"
+        assert {name: row[name] for name in same} == {name: told[key] for name, key in same.items()}
+    # The venue's own orders are in the stream and in no list of orders.
+    assert {i for i, row in orders.items() if "autoclose" not in row["c"]} == {
+        row["orderId"] for row in listed
+    }
+    trades = at.ask("GET", "v1/userTrades", symbol=SYMBOL, limit=1000)
+    assert {row["id"] for row in trades} == set(fills)
+    for row in trades:
+        told = fills[row["id"]]
+        assert (row["qty"], row["price"], row["commission"], row["realizedPnl"], row["maker"]) == (
+            told["l"], told["L"], told["n"], told["rp"], told["m"],
+        )  # fmt: skip
+    income = at.ask("GET", "v1/income", limit=1000)
+    assert sum(float(row["income"]) for row in income) == pytest.approx(
+        venue.wallet - 1e5, abs=1e-6
+    )
+    opened = at.ask("GET", "v1/openOrders", symbol=SYMBOL)
+    assert [row["orderId"] for row in opened] == [o.order_id for o in venue.open_orders()]
 
 
 # --- whatever comes ---
