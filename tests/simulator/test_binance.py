@@ -1238,33 +1238,79 @@ NAMES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 10**6), st.dictionaries(NAMES, TEXTS, max_size=6)),
-        min_size=20,
-        max_size=20,
-    )
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
 )
-def test_whatever_is_asked_gets_an_answer_in_the_venues_form(asked):
-    async def go():
-        async with desk() as d:
-            routes = list(d.sim.server._front._routes)
-            trade = await d.trade_socket()
-            methods = list(d.sim.server._front._methods)
-            for number, params in asked:
-                verb, path = routes[number % len(routes)]
-                query = urlencode(params | {"timestamp": d.now_ms})
-                call = d.raw(verb, path, f"{query}&signature={d.sign(query)}")
-                refused = await d.refusal(call)
-                if refused is not None:
-                    assert refused.status in (400, 401)
-                    assert isinstance(refused.code, int)
-                    assert refused.msg
-                answer = await d.frame(trade, methods[number % len(methods)], **params)
-                assert ("result" in answer) != ("error" in answer)
+# Sense with a few words of nonsense in it: whatever is nonsense alone is refused at the door.
+GOOD = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX", "quantity": "0.01",
+        "price": "80000", "newClientOrderId": "known", "origClientOrderId": "known"}  # fmt: skip
+ASKED = st.dictionaries(NAMES, TEXTS | st.text(max_size=9), max_size=5).map(
+    lambda changes: {**GOOD, **changes}
+)
 
-    asyncio.run(go())
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_is_asked_gets_an_answer_in_the_venues_form(data):
+    at = Counter()
+    if data.draw(st.booleans()):
+        at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.02")
+    if data.draw(st.booleans()):
+        at.ask("POST", "v1/order", **GOOD)
+    method, path = data.draw(st.sampled_from(sorted(at.front._routes)))
+    params = data.draw(ASKED | st.dictionaries(NAMES, TEXTS, max_size=4))
+    if "batchOrders" in path and data.draw(st.booleans()):
+        rows = st.lists(ASKED | st.dictionaries(NAMES, VALUES, max_size=4) | VALUES, max_size=6)
+        params["batchOrders"] = json.dumps(data.draw(rows))
+        params["orderIdList"] = json.dumps(data.draw(VALUES))
+    answer = at.ask(method, path.removeprefix("/fapi/"), **params)
+    if isinstance(answer, dict) and "msg" in answer:
+        assert isinstance(answer["code"], int)
+        assert answer["code"] not in (-1022, -5000)
+    query = data.draw(st.text(max_size=30))
+    body = data.draw(st.text(max_size=30))
+    status, answer, _ = at.raw(method, path, quote(query, safe="=&%"), body)
+    assert status in (200, 400, 401)
+    assert status == 200 or answer["msg"]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_whatever_a_socket_is_told_it_answers_once(data):
+    at = Counter()
+    path = data.draw(
+        st.sampled_from(["/ws-fapi/v1", "/public/ws", "/market/stream", "/private/ws", "/ws"])
+    )
+    channel = at.front.accept(path, "")
+    line = at.line(channel, path)
+    methods = [*sorted(at.front._methods), "session.logon", "SUBSCRIBE", "UNSUBSCRIBE",
+               "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "x"]  # fmt: skip
+    message = data.draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "id": VALUES,
+                "method": st.sampled_from(methods) | VALUES,
+                "params": ASKED | st.dictionaries(NAMES, VALUES, max_size=4) | VALUES,
+            },
+        )
+        | VALUES
+    )
+    params = message.get("params") if isinstance(message, dict) else None
+    if isinstance(params, dict):
+        params |= {"apiKey": "k", "timestamp": START_MS}
+        text = "&".join(f"{k}={v}" for k, v in sorted(params.items()))
+        signature = hmac.digest(b"s", text.encode(errors="replace"), "sha256").hex()
+        params["signature"] = signature
+    at.front.message(line, json.dumps(message))
+    answer = line.sent.pop()
+    assert line.sent == []
+    assert "result" in answer or "error" in answer or answer["code"] == 2
+    at.front.message(line, data.draw(st.text(max_size=20)))
+    assert len(line.sent) == 1
+    at.front.closed(line)
 
 
 def test_the_ledger_has_every_request_and_no_secret():
