@@ -348,6 +348,8 @@ class AccountFace:
     def on_order(self, order: SimOrder, what: str) -> None:
         """Tell what became of an order; with its fill, when that is what."""
         fill = self._last if what == "trade" else None
+        if fill is not None:
+            self._tell(self._hint(order, fill))
         self._tell(self._order_event(order, _ENDS[what], fill))
 
     def on_execution(self, order: SimOrder | None, fill: Execution) -> None:
@@ -449,6 +451,25 @@ class AccountFace:
                 "tradeId": trade_id,
             }
         )
+
+    def _hint(self, order: SimOrder, fill: Execution) -> Json:
+        """Return TRADE_LITE: a fill told early, and again by ORDER_TRADE_UPDATE."""
+        units = self._units
+        return {
+            "e": "TRADE_LITE",
+            "E": self._clock.time_ms(),
+            "T": fill.ts_ms,
+            "s": units.symbol,
+            "q": units.qty(order.qty),
+            "p": units.price(order.price) if order.price else "0",
+            "m": fill.maker,
+            "c": order.client_id,
+            "S": SIDES[order.side],
+            "L": units.price(fill.price),
+            "l": units.qty(fill.qty),
+            "t": fill.trade_id,
+            "i": order.order_id,
+        }
 
     def _order_event(self, order: SimOrder, execution: str, fill: Execution | None) -> Json:
         units, venue = self._units, self._venue

@@ -28,6 +28,11 @@ _DEPTH_S: Final = {"100ms": 0.1, "250ms": 0.25, "500ms": 0.5}
 # One id space for all books of an engine: ids of one book jump.
 _ID_STEP: Final = 37
 _HOUR_MS: Final = 3_600_000
+_UNITS_MS: Final = {"m": 60_000, "h": _HOUR_MS, "d": 24 * _HOUR_MS}
+_INTERVALS_MS: Final = {
+    word: int(word[:-1]) * _UNITS_MS[word[-1]]
+    for word in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
+}
 _ONBOARD_MS: Final = 1_569_398_400_000
 _DELIVERY_MS: Final = 4_133_404_800_000  # the venue's word for never
 
@@ -280,14 +285,19 @@ class MarketFace:
         ]
 
     def get_candles(self, params: Params) -> list[list[Any]]:
-        """GET /fapi/v1/klines of the prints that are still held, by minute."""
+        """GET /fapi/v1/klines of the prints that are still held, oldest first."""
         self.check_symbol(params)
-        if params.get("interval") != "1m":
-            return []
+        if not params.get("interval"):
+            raise missing("interval")
+        span_ms = _INTERVALS_MS.get(params["interval"])
+        if span_ms is None:
+            raise AnswerError(-1120, "Invalid interval.")
+        start = integer(params, "startTime", 0)
+        end = integer(params, "endTime", 1 << 62)
         candles: dict[int, list[Any]] = {}
         for _, price, qty, ts_ms, maker in self._prints:
-            minute = ts_ms - ts_ms % 60_000
-            row = candles.setdefault(minute, [price, price, price, price, 0.0, 0.0, 0, 0.0, 0.0])
+            opened = ts_ms - ts_ms % span_ms
+            row = candles.setdefault(opened, [price, price, price, price, 0.0, 0.0, 0, 0.0, 0.0])
             row[1], row[2], row[3] = max(row[1], price), min(row[2], price), price
             row[4] += qty
             row[5] += qty * price
@@ -297,11 +307,13 @@ class MarketFace:
                 row[8] += qty * price
         money, price_text, qty_text = self._units.money, self._units.price, self._units.qty
         rows = [
-            [start, *map(price_text, row[:4]), qty_text(row[4]), start + 59_999, money(row[5]),
-             row[6], qty_text(row[7]), money(row[8]), "0"]
-            for start, row in sorted(candles.items())
+            [opened, *map(price_text, row[:4]), qty_text(row[4]), opened + span_ms - 1,
+             money(row[5]), row[6], qty_text(row[7]), money(row[8]), "0"]
+            for opened, row in sorted(candles.items())
+            if start <= opened <= end
         ]  # fmt: skip
-        return rows[-_limit_of(params, 500, 1500) :]
+        limit = _limit_of(params, 500, 1500)
+        return rows[:limit] if "startTime" in params else rows[-limit:]
 
     def get_brackets(self, params: Params) -> list[Json]:
         """GET /fapi/v1/leverageBracket."""
@@ -381,7 +393,7 @@ class MarketFace:
 
     def joined(self, stream: str) -> None:
         """Begin a stream for somebody: a book's changes count from now."""
-        if "@depth" in stream and stream not in self._told:
+        if stream.startswith(f"{self._name}@depth") and stream not in self._told:
             self._told[stream] = (self._book_id, *self._levels())
 
     def on_liquidation(self, fill: Execution) -> None:

@@ -489,7 +489,8 @@ def test_a_parameter_that_comes_twice_is_refused():
 # --- an order's life ---
 
 
-def test_the_life_of_an_order_over_the_user_stream():
+@pytest.mark.real_data
+def test_the_life_of_an_order_over_the_user_stream(documented):
     async def go():
         async with desk() as d:
             user = await d.user_stream()
@@ -504,8 +505,13 @@ def test_the_life_of_an_order_over_the_user_stream():
             assert (changed["x"], changed["q"], changed["p"]) == ("AMENDMENT", "0.030", "49500.0")
             d.venue.fill(d.venue.find(client_id="life"), 0.01)
             d.print(49_400.0, sold=True)
-            kinds = [await user.take() for _ in range(4)]
-            assert [m["e"] for m in kinds] == ["ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE"] * 2
+            told = [await user.take() for _ in range(6)]
+            kinds = ["TRADE_LITE", "ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE"]
+            assert [m["e"] for m in told] == kinds * 2
+            assert lacks(documented["ws"]["private/TRADE_LITE"]["message"], told[0]) == []
+            for hint, fill in ((told[0], told[1]["o"]), (told[3], told[4]["o"])):
+                assert {hint[key] == fill[key] for key in "qpmcSLlti"} == {True}
+            kinds = [m for m in told if m["e"] != "TRADE_LITE"]
             part, whole = kinds[0]["o"], kinds[2]["o"]
             assert (part["X"], part["l"], part["z"]) == ("PARTIALLY_FILLED", "0.010", "0.010")
             assert (whole["X"], whole["l"], whole["z"]) == ("FILLED", "0.020", "0.030")
@@ -824,6 +830,44 @@ def test_the_listen_key_lives_for_an_hour():
             assert await d.code(d.raw("PUT", "/fapi/v1/listenKey")) == -1125
 
     asyncio.run(go())
+
+
+def test_partial_books_marks_of_all_and_silence_about_other_symbols():
+    at = Counter()
+    public = at.line("public", "/public/stream", "streams=btcusdt@depth5@100ms/ethusdt@depth@100ms")
+    other = at.line("public", "/public/ws/ethusdt@bookTicker/ethusdt@depth")
+    market = at.line("market", "/market/ws/!markPrice@arr/btcusdt@markPrice/ethusdt@markPrice@1s")
+    at.venue.jump(90_100.0, 1.0)
+    at.clock.advance(100)
+    (event,) = public.sent
+    book = at.raw("GET", "/fapi/v1/depth", f"symbol={SYMBOL}&limit=5")[1]
+    assert (event["data"]["b"], event["data"]["a"]) == (book["bids"], book["asks"])
+    assert event["data"]["u"] == book["lastUpdateId"]
+    at.clock.advance(1000)
+    assert other.sent == []
+    for _ in range(6):
+        at.front.housekeeping(at.clock.time_ms())
+    rows = [m for m in market.sent if isinstance(m, list)]
+    assert [[row["s"] for row in each] for each in rows] == [[SYMBOL]] * 2
+    assert [m["p"] for m in market.sent if isinstance(m, dict)] == ["90100.00000000"] * 2
+
+
+def test_candles_are_made_of_the_prints():
+    at = Counter()
+    for minute, price in enumerate((90_000.0, 90_500.0, 89_000.0, 90_100.0)):
+        at.clock.advance(60_000)
+        at.venue.print(minute + 1, price, 1.0 + minute, price < 90_000.0, at.clock.time_ms())
+    query = f"symbol={SYMBOL}&interval="
+    ones = at.raw("GET", "/fapi/v1/klines", query + "1m")[1]
+    assert [row[4] for row in ones] == ["90000.0", "90500.0", "89000.0", "90100.0"]
+    assert all(row[6] - row[0] == 59_999 for row in ones)
+    (day,) = at.raw("GET", "/fapi/v1/klines", query + "1d")[1]
+    assert day[1:6] == ["90000.0", "90500.0", "89000.0", "90100.0", "10.000"]
+    assert (day[8], day[9]) == (4, "7.000")
+    later = at.raw("GET", "/fapi/v1/klines", f"{query}1m&startTime={ones[2][0]}&limit=1")[1]
+    assert later == [ones[2]]
+    assert at.raw("GET", "/fapi/v1/klines", query + "7m")[1]["code"] == -1120
+    assert at.raw("GET", "/fapi/v1/klines", f"symbol={SYMBOL}")[1]["code"] == -1102
 
 
 def test_sockets_live_for_a_day():
