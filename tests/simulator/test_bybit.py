@@ -505,6 +505,11 @@ def test_whole_position_is_closed_with_quantity_nought():
         assert (await desk.place(**close))["retCode"] == 10001
         assert (await desk.place(**close, closeOnTrigger=True))["retCode"] == 0
         assert desk.venue.size == 0.0
+        # No more of it in one go than an order may have.
+        await desk.buy("300")
+        desk.venue.set_listing(replace(desk.venue.listing, max_market_qty=200.0))
+        assert (await desk.place(**close, closeOnTrigger=True))["retCode"] == 0
+        assert desk.venue.size == 100.0
 
     run(main)
 
@@ -562,11 +567,14 @@ def test_cancelling():
         assert (await desk.post("/v5/order/cancel", **ask, orderId=order_id))["retCode"] == 110001
         row = await desk.one_order(order_id)
         assert (row["cancelType"], row["rejectReason"]) == ("CancelByUser", "EC_PerCancelRequest")
+        assert (row["leavesQty"], row["leavesValue"], row["qty"]) == ("0", "0", "100")
         await desk.placed(orderLinkId="c")
         await desk.placed(orderLinkId="d")
         assert (await desk.post("/v5/order/cancel-all"))["retCode"] == 10001
         others = await desk.post("/v5/order/cancel-all", baseCoin="ETH")
         assert others["result"] == {"list": [], "success": "1"}
+        stops = await desk.post("/v5/order/cancel-all", **ask, orderFilter="StopOrder")
+        assert stops["result"]["list"] == []
         every = await desk.post("/v5/order/cancel-all", settleCoin="BTC")
         assert [row["orderLinkId"] for row in every["result"]["list"]] == ["c", "d"]
         again = await desk.post("/v5/order/cancel-all", **ask)
@@ -879,6 +887,53 @@ def test_money_adds_up_over_every_list():
     run(main)
 
 
+@pytest.mark.parametrize("market", [INVERSE, LINEAR], ids=["inverse", "linear"])
+def test_figures_of_a_position(market):
+    async def main(desk: Desk):
+        async def position(**where):
+            return (await desk.get("/v5/position/list", **where))["result"]["list"]
+
+        qty = {"inverse": ("400", "100"), "linear": ("0.400", "0.100")}[desk.category]
+        where = {"symbol": desk.symbol}
+        if desk.category == "inverse":
+            # A position of nothing is a row only for who asks for its symbol.
+            assert await position() == []
+        (row,) = await position(**where)
+        assert (row["side"], row["size"], row["avgPrice"], row["seq"]) == ("", row["size"], "0", -1)
+        await desk.buy(qty[0])
+        desk.print(50_500.0)
+        reducing = {"side": "Sell", "reduceOnly": True, "price": None, "timeInForce": None}
+        await desk.placed(**reducing, orderType="Market", qty=qty[1])
+        fills = (await desk.get("/v5/execution/list", **where))["result"]["list"]
+        assert {row["feeRate"] for row in fills} == {"0.00055"}
+        assert [row["closedSize"] for row in fills] == [qty[1], ""]
+        (row,) = await position(**where)
+        log = (await desk.get("/v5/account/transaction-log"))["result"]["list"]
+        so_far = sum(float(row["change"]) for row in log)
+        assert float(row["curRealisedPnl"]) == pytest.approx(so_far, abs=1e-10)
+        # Closed there, nothing would be won or lost (the fee of doing so aside).
+        size, entry, even = (float(row[n]) for n in ("size", "avgPrice", "breakEvenPrice"))
+        if desk.category == "inverse":
+            left = size * (1 / entry - 1 / even)
+        else:
+            left = size * (even - entry)
+        assert left == pytest.approx(-so_far, abs=1e-7)
+        await desk.placed(**reducing, orderType="Market", qty=row["size"])
+        ever = sum(
+            float(row["change"])
+            for row in (await desk.get("/v5/account/transaction-log"))["result"]["list"]
+        )
+        # The next position starts anew; what was realised before is still known.
+        await desk.buy(qty[1])
+        (row,) = await position(**where)
+        log = (await desk.get("/v5/account/transaction-log"))["result"]["list"]
+        assert float(row["curRealisedPnl"]) == pytest.approx(float(log[0]["change"]), abs=1e-10)
+        total = ever + float(log[0]["change"])
+        assert float(row["cumRealisedPnl"]) == pytest.approx(total, abs=1e-10)
+
+    run(main, market)
+
+
 def test_lists_are_paged_newest_first_by_cursors_of_either_encoding():
     async def main(desk: Desk):
         for i in range(7):
@@ -927,7 +982,15 @@ def test_spans_of_history():
         assert await count(startTime=now - week, endTime=now + 1) == 10001
         assert await count(startTime=now, endTime=now - 1) == 10001
         assert await count(startTime="x") == 10001
+        desk.venue.settle_funding(0.0002)
+        desk.pass_ms(10)
+        desk.venue.settle_funding(-0.0003)
         funding = "/v5/market/funding/history"
+        both = {"symbol": desk.symbol, "startTime": now, "endTime": now + 9}
+        (row,) = (await desk.get(funding, **both))["result"]["list"]
+        assert (row["fundingRate"], row["fundingRateTimestamp"]) == ("0.0002", str(now))
+        until = (await desk.get(funding, symbol=desk.symbol, endTime=now + 10))["result"]["list"]
+        assert [row["fundingRate"] for row in until] == ["-0.0003", "0.0002"]
         assert (await desk.get(funding, symbol=desk.symbol, startTime=1))["retCode"] == 10001
 
     run(main)
@@ -1660,6 +1723,31 @@ def test_what_the_private_topics_told_is_what_rest_says(acts):
     if any(message["topic"] == "position" for message in told):
         last = [m["data"][0] for m in told if m["topic"] == "position"][-1]
         assert float(last["size"]) == abs(venue.size)
+
+
+def test_a_book_that_is_as_it_was_when_its_turn_comes_is_not_told():
+    async def main(desk: Desk):
+        public = await desk.public(f"orderbook.200.{desk.symbol}")
+        await public.drained()
+        before = desk.venue.quote
+        desk.print(before[1] + 10.0)
+        desk.print(before[1])
+        assert desk.venue.quote == before
+        desk.pass_ms(200)
+        assert await public.drained() == []
+        # Nobody listens any more when its turn comes.
+        desk.print(before[1] + 10.0)
+        desk.print(before[1])
+        assert len(await public.drained()) == 1
+        answer = await public.ask({"op": "unsubscribe", "args": [f"orderbook.200.{desk.symbol}"]})
+        assert answer["success"]
+        again = {"op": "subscribe", "args": [f"orderbook.200.{desk.symbol}"]}
+        assert (await public.ask(again))["success"]
+        desk.pass_ms(200)
+        (only,) = await public.drained()
+        assert only["type"] == "snapshot"
+
+    run(main)
 
 
 def test_two_that_listen_to_one_topic_both_hear_and_the_last_one_out_ends_it():
