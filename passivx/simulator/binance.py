@@ -382,6 +382,8 @@ class BinanceFront:
             raise AnswerError(-1130, "Data sent for parameter 'positionSide' is not simulated.")
         if params.get("selfTradePreventionMode", "NONE") not in _STPS:
             raise AnswerError(-1130, "Data sent for parameter 'selfTradePreventionMode' not valid.")
+        if params.get("newOrderRespType", "ACK") not in ("ACK", "RESULT"):
+            raise AnswerError(-1130, "Data sent for parameter 'newOrderRespType' is not valid.")
         tif, price = TimeInForce.GTC, 0.0
         if kind == "LIMIT":
             word = params.get("timeInForce", "")
