@@ -83,6 +83,7 @@ _CONDITIONAL: Final = frozenset(
 _STPS: Final = ("NONE", "EXPIRE_TAKER", "EXPIRE_MAKER", "EXPIRE_BOTH")
 _MOST_FRAMES: Final = 10  # a second, on a stream socket
 _MOST_STREAMS: Final = 1024
+_LONGEST_NAME: Final = 40  # of a method or a stream
 _SOCKET_LIFE_MS: Final = 86_400_000
 # Orders that nothing was filled of are forgotten first.
 _EMPTY_LIFE_MS: Final = 3 * 86_400_000
@@ -857,8 +858,9 @@ class BinanceFront:
                 "`UNSUBSCRIBE`, `LIST_SUBSCRIPTIONS`, `SET_PROPERTY`, `GET_PROPERTY`",
             }
         session.send(orjson.dumps(answer))
+        told = [_shown(name) for name in names] if isinstance(names, list) else None
         self._ledger.request(
-            str(method), session.path, {"params": names}, channel="ws", status=200, code=None
+            _shown(method), session.path, {"params": told}, channel="ws", status=200, code=None
         )
 
     def _join(self, session: Session, name: str) -> None:
@@ -955,7 +957,7 @@ class BinanceFront:
             answer["rateLimits"] = self._limits.rows(orders[0] > 0)
         session.send(orjson.dumps(answer))
         self._ledger.request(
-            str(method), session.path, params, channel="ws", status=status, code=code
+            _shown(method), session.path, params, channel="ws", status=status, code=code
         )
 
     def _check_frame(
@@ -1108,6 +1110,12 @@ def _word(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _shown(name: object) -> str:
+    """Return a method or a stream as the ledger may have it: no key, which is longer than names."""
+    text = str(name) if isinstance(name, str | bool | int | float | None) else "(not a name)"
+    return text if len(text) <= _LONGEST_NAME else "(hidden)"
 
 
 def _named(parts: list[str]) -> list[str]:

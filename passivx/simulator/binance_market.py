@@ -285,7 +285,7 @@ class MarketFace:
         ]
 
     def get_candles(self, params: Params) -> list[list[Any]]:
-        """GET /fapi/v1/klines of the prints that are still held, oldest first."""
+        """GET /fapi/v1/klines of the prints still held, up to a day's, oldest first."""
         self.check_symbol(params)
         if not params.get("interval"):
             raise missing("interval")
