@@ -120,19 +120,22 @@ class Sending:
         UnavailableError
             If one of them ends instead.
         """
-        loop = asyncio.get_running_loop()
         self._streams += (started := list(streams))
         for work in (*(stream.run() for stream in started), *others):
-            task = loop.create_task(work)
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            self.aside(work)
         await asyncio.gather(*(stream.wait_live() for stream in started))
+
+    def aside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what a callback of a socket must not wait for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            # The stream has told its owner that it is closed.
-            log.error("a connection's task failed: %s", type(error).__name__)
+            # A stream has told its owner that it is closed.
+            log.error("a task of the client failed: %s", type(error).__name__)
 
     async def close(self) -> None:
         """Close the streams, end every task, and leave no future unresolved."""
@@ -177,6 +180,11 @@ def _outcome(reply: Future[T], judge: Callable[[T], Outcome]) -> Outcome:
         return judge(reply.result())
     except BadReplyError as e:
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
+    except Exception as e:
+        # Whatever a venue sent, somebody waits for the outcome. Only the type is told, for the text
+        # may quote the answer.
+        log.error("an answer was not understood: %s", type(e).__name__)
+        return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="answer not understood")
 
 
 def _known(outcome: Outcome) -> Future[Outcome]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from asyncio import Future
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 from passivx._core.wire import BybitOrderText
 from passivx.clock import Clock, WallClock
-from passivx.errors import BadReplyError, VenueError
+from passivx.errors import BadReplyError, UnavailableError, VenueError
 from passivx.exchanges.base import (
     Account,
     Fill,
@@ -25,6 +26,7 @@ from passivx.exchanges.base import (
     Rules,
     Sink,
     Verdict,
+    flag,
     number,
     number_or_none,
     text,
@@ -32,21 +34,24 @@ from passivx.exchanges.base import (
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.rest import MAX_BATCH, WINDOWS, BybitDialect, BybitRest
-from passivx.exchanges.bybit.streams import PrivateStream, PublicStream
+from passivx.exchanges.bybit.streams import Login, PrivateStream, PublicStream
 from passivx.exchanges.bybit.trade import TradeSocket
 from passivx.exchanges.endpoints import Endpoints
-from passivx.exchanges.http import Http, Reply
+from passivx.exchanges.http import Http, Reply, clean
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.sending import Sending
 from passivx.exchanges.stream import Stream
 
 __all__ = ["Bybit"]
 
+log = logging.getLogger(__name__)
+
 _MODES: Final = {True: "REGULAR_MARGIN", False: "ISOLATED_MARGIN"}
 # unifiedMarginStatus of UTA 2.0, the only one with inverse contracts in it.
 _UNIFIED: Final = (5, 6)
-# cancel-all takes up to 500 orders at a time.
+# cancel-all takes up to 500 orders at a time, and its answer comes before they are gone.
 _MOST_SWEEPS: Final = 5
+_SWEEP_S: Final = 0.25
 
 
 class Bybit:
@@ -88,11 +93,21 @@ class Bybit:
         """Return steps, limits, tiers and fees; orders are written by these from now on."""
         rules = await self.rest.rules()
         self._steps = wire.Steps(rules.market)
+        if self._trade is not None:
+            self._trade.use(self._texts(self._steps))
         return rules
 
     async def account(self) -> Account:
-        """Return wallet, position and modes, read together."""
+        """Return wallet, position and modes, read together.
+
+        Raises
+        ------
+        VenueError
+            Also in hedge mode, and in portfolio margin.
+        """
         coin = await self._settle_coin()
+        # What happens while it is read is newer than it.
+        ts_ms = await self.rest.now_ms()
         info, wallet, row = await asyncio.gather(
             self.rest.account_info(), self.rest.wallet(coin), self.rest.position()
         )
@@ -108,18 +123,20 @@ class Bybit:
             cross_mode=cross,
             one_way=True,
             can_trade=row.get("positionStatus") == "Normal" and row.get("isReduceOnly") is not True,
-            ts_ms=self._http.venue_time_ms(),
+            ts_ms=ts_ms,
         )
 
     async def _available(self, wallet: Any, held: Any, cross: bool) -> float:
         """Return what is free of the coin, as the docs compute it for either margin mode."""
         if not cross:
-            used = ("totalPositionIM", "totalOrderIM", "locked", "bonus")
-            return number(held, "walletBalance") - sum(number_or_none(held, k) or 0.0 for k in used)
+            used = sum(number(held, key) for key in ("totalPositionIM", "totalOrderIM"))
+            # Left out where there is no spot order and no bonus.
+            kept = sum(number_or_none(held, key) or 0.0 for key in ("locked", "bonus"))
+            return number(held, "walletBalance") - used - kept
         free_usd = number(wallet, "totalAvailableBalance")
         if self._category != "inverse":
             return free_usd
-        return free_usd / (await self.rest.mark()).mark_price
+        return free_usd / await self.rest.index_price()
 
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""
@@ -162,14 +179,46 @@ class Bybit:
                 f"{info.get('unifiedMarginStatus')}; upgrade the account to UTA 2.0"
             )
         if self._category == "linear":
-            _must(await self.rest.set_one_way(), "one-way mode")
+            _must(
+                await self.rest.set_one_way(),
+                "one-way mode",
+                f"close {self.symbol}'s positions and orders first",
+            )
         if _cross(info) is not cross_mode:
-            _must(await self.rest.set_margin_mode(_MODES[cross_mode]), "margin mode")
-        _must(await self.rest.refuse_price_moves(), "refusing orders out of the price band")
-        _must(await self.rest.set_leverage(leverage), "leverage")
+            _must(
+                await self.rest.set_margin_mode(_MODES[cross_mode]),
+                f"margin mode {_word(cross_mode)}",
+                "it is the whole account's: close its positions and orders, or switch by hand",
+            )
+        if not await self.rest.refuses_price_moves():
+            _must(
+                await self.rest.refuse_price_moves(),
+                "refusing orders out of the price band",
+                "allow the key to change settings",
+            )
+        # Also where it is so already: a key that may only read is found out here.
+        _must(
+            await self.rest.set_leverage(leverage),
+            f"leverage {leverage}",
+            "choose another one, or reduce the position first",
+        )
         if self._category == "inverse" and cross_mode:
             await self._check_collateral()
+        await self._check_settings(leverage, cross_mode)
+
+    async def _check_settings(self, leverage: int, cross_mode: bool) -> None:
+        """Raise unless everything holds, whatever the venue said when it was set."""
         account = await self.account()
+        if not account.can_trade:
+            raise VenueError(
+                f"positionStatus: must be Normal; {self.symbol}'s position is being liquidated or "
+                "may only be reduced: wait until it is over"
+            )
+        if not await self.rest.refuses_price_moves():
+            raise VenueError(
+                "lpaPerp: must be true, was false after it was set: the venue would move orders "
+                "out of its price band; set limit price behaviour to reject by hand"
+            )
         if account.cross_mode is not cross_mode or account.leverage != leverage:
             raise VenueError(
                 f"leverage and margin mode must be {leverage} and {_word(cross_mode)}, were "
@@ -179,7 +228,7 @@ class Bybit:
     async def _check_collateral(self) -> None:
         coin = await self._settle_coin()
         held = wire.wallet_of(await self.rest.wallet(coin), coin)
-        if held is not None and held.get("collateralSwitch") is False:
+        if held is None or not flag(held, "collateralSwitch"):
             raise VenueError(
                 f"collateralSwitch: must be on for {coin} in cross margin; switch {coin} on as "
                 "collateral in the account's settings",
@@ -231,12 +280,38 @@ class Bybit:
             many=self.rest.cancel_batch,
         )
 
+    def amend(
+        self, order: Order, *, price: float | None = None, qty: float | None = None
+    ) -> Future[Outcome]:
+        """Change an order now; ``qty`` is the new total. Accepted means that the stream tells."""
+        if self._steps is None:
+            raise VenueError("rules: must be read before an order is amended")
+        steps, trade = self._steps, self._live_trade()
+        price = order.price if price is None else price
+        qty = order.qty if qty is None else qty
+        if trade is not None:
+            return self._sending.now(
+                {"amend": 1},
+                order.reduce_only,
+                partial(trade.amend, order, price=price, qty=qty),
+            )
+        return self._sending.checked(
+            lambda: self.rest.amend(order, wire.amend_fields(order, steps, price=price, qty=qty))
+        )
+
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol, until none is left."""
         for _ in range(_MOST_SWEEPS):
             outcome = await self.rest.cancel_all()
-            if outcome.verdict is not Verdict.OK or not await self.rest.open_orders():
+            if outcome.verdict is not Verdict.OK:
                 return outcome
+            try:
+                left = await self.rest.open_orders()
+            except VenueError as e:
+                return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, e.code, f"not looked at: {e}")
+            if not left:
+                return outcome
+            await self._clock.sleep(_SWEEP_S)
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="orders are left after cancel-all")
 
     def _live_trade(self) -> TradeSocket | None:
@@ -251,16 +326,27 @@ class Bybit:
         assert self._steps is not None
         coin = await self._settle_coin()
         await self._http.sync_clock()
-        sign = self._key.signer()
-        public = PublicStream(self._endpoints.ws_public, self.symbol, sink, self._clock, self._rng)
+        login = Login(
+            self._key.key,
+            self._key.signer(),
+            self._http.venue_time_ms,
+            on_refused=self._look_at_clock,
+        )
+        public = PublicStream(
+            self._endpoints.ws_public,
+            symbol=self.symbol,
+            recent=self._newest_trade,
+            venue_ms=self._http.venue_time_ms,
+            sink=sink,
+            clock=self._clock,
+            rng=self._rng,
+        )
         private = PrivateStream(
             self._endpoints.ws_private,
             symbol=self.symbol,
             category=self._category,
             coin=coin,
-            key=self._key.key,
-            sign=sign,
-            venue_ms=self._http.venue_time_ms,
+            login=login,
             sink=sink,
             clock=self._clock,
             rng=self._rng,
@@ -269,20 +355,33 @@ class Bybit:
         if self._endpoints.ws_trade is not None:
             self._trade = TradeSocket(
                 self._endpoints.ws_trade,
-                texts=BybitOrderText(
-                    self.symbol, self._category, self._steps.price, self._steps.qty
-                ),
-                key=self._key.key,
-                sign=sign,
-                venue_ms=self._http.venue_time_ms,
+                texts=self._texts(self._steps),
+                login=login,
                 stamp_ms=self._http.stamp_ms,
+                on_clock=self._look_at_clock,
                 budget=self._budget,
                 sink=sink,
                 clock=self._clock,
                 rng=self._rng,
             )
             streams.append(self._trade.stream)
-        await self._sending.run(streams, self._http.keep_clock())
+        await self._sending.run(streams, self._http.keep_clock(), public.watch())
+
+    def _texts(self, steps: wire.Steps) -> BybitOrderText:
+        return BybitOrderText(self.symbol, self._category, steps.price, steps.qty)
+
+    async def _newest_trade(self) -> PublicTrade | None:
+        trades = await self.rest.recent_trades(1)
+        return trades[-1] if trades else None
+
+    def _look_at_clock(self) -> None:
+        self._sending.aside(self._sync_clock())
+
+    async def _sync_clock(self) -> None:
+        try:
+            await self._http.sync_clock()
+        except UnavailableError as e:
+            log.warning("clock not read: %s", e)
 
     async def close(self) -> None:
         """Close every connection; what is on its way resolves as UNKNOWN."""
@@ -303,8 +402,21 @@ def _word(cross: bool) -> str:
     return "cross" if cross else "isolated"
 
 
-def _must(reply: Reply, what: str) -> None:
-    if reply.verdict is not Verdict.OK:
+def _must(reply: Reply, what: str, remedy: str) -> None:
+    # What is not known is decided by looking again.
+    if reply.verdict is Verdict.REJECTED:
         raise VenueError(
-            f"{what}: could not be set: {reply.text}", code=reply.code, reaction=reply.reaction
+            f"{what}: could not be set: {reply.text}{_why(reply.data)}; {remedy}",
+            code=reply.code,
+            reaction=reply.reaction,
         )
+
+
+def _why(data: Any) -> str:
+    """Return the reasons that a refused margin mode comes with."""
+    try:
+        reasons = wire.rows_of(data.get("result") if isinstance(data, dict) else None, "reasons")
+    except BadReplyError:
+        return ""
+    told = ", ".join(clean(str(reason.get("reasonMsg", ""))) for reason in reasons)
+    return f" ({told})" if told else ""

@@ -6,11 +6,13 @@ trusted to say "this never happened" is a rejection.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from passivx.exchanges.base import Reaction, Verdict
+from passivx.exchanges.http import Finding
 
-__all__ = ["NO_SUCH_ORDER", "react"]
+__all__ = ["judge", "react"]
 
 _OK: Final = Verdict.OK
 _NO: Final = Verdict.REJECTED
@@ -23,6 +25,7 @@ _TABLE: Final[dict[int, tuple[Verdict, Reaction]]] = {
     10000: (_UNKNOWN, Reaction.LOOK_UP),
     10014: (_UNKNOWN, Reaction.LOOK_UP),
     10016: (_UNKNOWN, Reaction.LOOK_UP),
+    10018: (_UNKNOWN, Reaction.BACK_OFF),
     10019: (_UNKNOWN, Reaction.RECREATE),
     10403: (_UNKNOWN, Reaction.BACK_OFF),
     10429: (_UNKNOWN, Reaction.BACK_OFF),
@@ -88,17 +91,23 @@ _TABLE: Final[dict[int, tuple[Verdict, Reaction]]] = {
     34040: (_OK, Reaction.ALREADY_SO),
 }
 
-# Answers to a query or a cancel that say: there is no such live order.
-NO_SUCH_ORDER: Final = frozenset({110001, 110008, 110010})
-
-# HTTP answers without the venue's envelope. 403 is the address's limit, a region, or a firewall; by
-# the docs every connection must rest for ten minutes.
+# HTTP answers without the venue's envelope: something in between may have made them, and they prove
+# nothing. 403 is the address's limit, a region, or a firewall; by the docs every connection must
+# rest for ten minutes.
 _HTTP: Final[dict[int, tuple[Verdict, Reaction]]] = {
-    401: (_NO, Reaction.HALT),
-    403: (_NO, Reaction.BACK_OFF),
-    404: (_NO, Reaction.DROP),
+    401: (_UNKNOWN, Reaction.HALT),
+    403: (_UNKNOWN, Reaction.BACK_OFF),
     429: (_UNKNOWN, Reaction.BACK_OFF),
 }
+
+_TOO_OFTEN: Final = 10006
+_BAD_KEY: Final = 10003
+# What concerns one order, or the kind of message it came in answer to.
+_OF_ONE_KIND: Final = frozenset({_TOO_OFTEN, _BAD_KEY, 110066, 110079})
+# The venue's load, or one order's state: cancels and reductions may still go.
+_SPARES_URGENT: Final = frozenset({429, 10429, 110066, 110079})
+# A refused signature is answered with the whole text that was to be signed.
+_SIGNED_TEXT: Final = re.compile(r"origin_string.*", re.DOTALL)
 
 
 def react(
@@ -109,7 +118,38 @@ def react(
         return _HTTP.get(status, (_UNKNOWN, Reaction.LOOK_UP))
     if code == 10001 and "remains unchanged" in text:
         return _OK, Reaction.ALREADY_SO
-    if code == 10003 and on_trade_socket:
+    if code == _BAD_KEY and on_trade_socket:
         # There it also means too many sessions of one account.
         return _NO, Reaction.BACK_OFF
     return _TABLE.get(code, (_UNKNOWN, Reaction.LOOK_UP))
+
+
+def judge(
+    status: int,
+    code: int | None,
+    text: str,
+    *,
+    window: str,
+    retry_after_s: float = 0.0,
+    until_reset_s: float = 0.0,
+    on_trade_socket: bool = False,
+) -> Finding:
+    """Say what an answer of REST or of the trade socket means, and what must be quiet for how long.
+
+    ``window`` is the budget's for the message that was answered, ``retry_after_s`` what the answer
+    itself asks for (0: nothing), ``until_reset_s`` the time to its reset stamp, which tells
+    something of a refusal for too many messages only.
+    """
+    text = _SIGNED_TEXT.sub("", text)
+    verdict, reaction = react(status, code, text, on_trade_socket=on_trade_socket)
+    if reaction is not Reaction.BACK_OFF:
+        return Finding(verdict, reaction, code, text)
+    return Finding(
+        verdict,
+        reaction,
+        code,
+        text,
+        retry_after_s or (until_reset_s if code == _TOO_OFTEN else 0.0),
+        window if code in _OF_ONE_KIND else "",
+        spare_urgent=code in _SPARES_URGENT,
+    )

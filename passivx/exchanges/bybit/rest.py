@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from passivx.errors import BadReplyError, VenueError
+from passivx.errors import BadReplyError, UnavailableError, VenueError
 from passivx.exchanges.base import (
     Fill,
     MarkPrice,
@@ -25,28 +25,44 @@ from passivx.exchanges.base import (
     Reaction,
     Rules,
     Verdict,
-    number,
+    above_0,
+    flag,
     text,
     whole,
 )
 from passivx.exchanges.budget import Window
 from passivx.exchanges.bybit import wire
-from passivx.exchanges.bybit.errors import react
+from passivx.exchanges.bybit.errors import judge
 from passivx.exchanges.bybit.wire import rows_of
 from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
 from passivx.exchanges.keys import ApiKey
 
-__all__ = ["MAX_BATCH", "WINDOWS", "BybitDialect", "BybitRest", "outcome_of", "placed"]
+__all__ = [
+    "MAX_BATCH",
+    "WINDOWS",
+    "BybitDialect",
+    "BybitRest",
+    "outcome_of",
+    "placed",
+    "until_reset_s",
+    "used_of",
+]
 
 # The pages say 20 and 10 for inverse; beyond the second's limit of 10 orders nothing is gained.
 MAX_BATCH: Final = 10
 _WEEK_MS: Final = 7 * 86_400_000
+# How long the venue remembers what was filled: 2 years, by docs/protocol facts.
+_MEMORY_MS: Final = 730 * 86_400_000
+# An execution of this very moment may be stamped a little ahead of our idea of the venue's time.
+_AHEAD_MS: Final = 1000
 _ORDER_PAGE: Final = 50
 _FILL_PAGE: Final = 100
 # More pages than a week of a busy grid fills: a cursor that never ends is a fault.
 _MOST_PAGES: Final = 1000
 # For a setting's turn; the smallest limits are a few a second.
 _PATIENCE_S: Final = 5.0
+# A reset stamp further away is none: limits are by the second.
+_MOST_RESET_S: Final = 60.0
 
 # Non-VIP limits; `ip` is the address's. Batches count in orders.
 WINDOWS: Final = (
@@ -105,32 +121,45 @@ class BybitDialect:
         data = answer.data
         code = data.get("retCode") if isinstance(data, dict) else None
         if not isinstance(code, int) or isinstance(code, bool):
-            verdict, reaction = react(answer.status, None, "")
-            return Finding(verdict, reaction, retry_after_s=retry_after_s(answer.headers))
-        message = str(data.get("retMsg", ""))
-        verdict, reaction = react(answer.status, code, message)
-        wait_s, window = 0.0, ""
-        if reaction is Reaction.BACK_OFF:
-            wait_s = retry_after_s(answer.headers) or _until_reset_s(answer)
-            window = _window_of(request) if code == 10006 else ""
-        return Finding(verdict, reaction, code, message, wait_s, window)
+            code = None
+        return judge(
+            answer.status,
+            code,
+            "" if code is None else str(data.get("retMsg", "")),
+            window=_window_of(request),
+            retry_after_s=retry_after_s(answer.headers),
+            until_reset_s=until_reset_s(answer.headers, answer.ts_ms),
+        )
 
     def usage(self, request: Request, headers: Mapping[str, str]) -> Iterable[tuple[str, int]]:
         """Read what is left of the endpoint's second."""
-        limit, left = headers.get("X-Bapi-Limit", ""), headers.get("X-Bapi-Limit-Status", "")
-        if limit.isdigit() and left.isdigit() and (window := _window_of(request)):
-            yield window, int(limit) - int(left)
+        used, window = used_of(headers), _window_of(request)
+        if window and used is not None:
+            yield window, used
 
 
 def _window_of(request: Request) -> str:
     return next((name for name in request.costs if name != "ip"), "")
 
 
-def _until_reset_s(answer: Answer) -> float:
-    stamp = answer.headers.get("X-Bapi-Limit-Reset-Timestamp", "")
-    if not (stamp.isascii() and stamp.isdigit()):
+def used_of(headers: Mapping[str, Any]) -> int | None:
+    """Return what was used of an endpoint's second, of REST's headers or a socket's answer.
+
+    None when they do not say.
+    """
+    try:
+        return whole(headers, "X-Bapi-Limit") - whole(headers, "X-Bapi-Limit-Status")
+    except BadReplyError:
+        return None
+
+
+def until_reset_s(headers: Mapping[str, Any], now_ms: int) -> float:
+    """Return the seconds until an endpoint's limit resets, 0 when it is past or not told."""
+    try:
+        reset_ms = whole(headers, "X-Bapi-Limit-Reset-Timestamp")
+    except BadReplyError:
         return 0.0
-    return min(60.0, max(0.0, (int(stamp) - answer.ts_ms) / 1000))
+    return min(_MOST_RESET_S, max(0.0, (reset_ms - now_ms) / 1000))
 
 
 def outcome_of(reply: Reply, order: Order | None = None) -> Outcome:
@@ -152,35 +181,39 @@ class BybitRest:
 
     async def instrument(self) -> dict[str, Any]:
         """Return the symbol's row of instruments-info."""
-        return _only(await self._market("instruments-info"))
+        return _only(self._ours(_result(await self._market("instruments-info"))))
 
     async def rules(self) -> Rules:
         """Return steps and limits, risk tiers and this account's fees."""
         instrument = await self.instrument()
-        tiers = wire.tiers_of(rows_of(await self._market("risk-limit")))
-        fees = rows_of(await self._get("/v5/account/fee-rate", self._of_symbol(), window="account"))
-        ours = [row for row in fees if row.get("symbol") == self.symbol]
-        return wire.rules_of(instrument, tiers, _only({"list": ours}))
+        tiers = wire.tiers_of(self._ours(_result(await self._market("risk-limit"))))
+        fees = await self._get("/v5/account/fee-rate", self._of_symbol(), window="account")
+        return wire.rules_of(instrument, tiers, _only(self._ours(fees)))
 
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""
-        data = await self._read("/v5/market/tickers", self._of_symbol(), {"ip": 1}, signed=False)
-        return wire.mark_of(_only(_result(data)), whole(data, "time"))
+        data = await self._market("tickers")
+        return wire.mark_of(_only(self._ours(_result(data))), whole(data, "time"))
+
+    async def index_price(self) -> float:
+        """Return the index price, by which the venue values coins."""
+        return above_0(_only(self._ours(_result(await self._market("tickers")))), "indexPrice")
 
     async def recent_trades(self, limit: int) -> list[PublicTrade]:
         """Return up to 1000 of the newest public trades, oldest first."""
-        params = (*self._of_symbol(), ("limit", str(max(1, min(limit, 1000)))))
-        rows = rows_of(
-            _result(await self._read("/v5/market/recent-trade", params, {"ip": 1}, signed=False))
-        )
+        only = ("limit", str(max(1, min(limit, 1000))))
+        rows = self._ours(_result(await self._market("recent-trade", only)))
         # Newest first; the sort is stable, so equal times keep the order they happened in.
         trades = [wire.public_trade_of(row) for row in reversed(rows)]
         return sorted(trades, key=lambda trade: trade.ts_ms)
 
-    async def _market(self, what: str) -> Any:
-        return _result(
-            await self._read(f"/v5/market/{what}", self._of_symbol(), {"ip": 1}, signed=False)
+    async def _market(self, what: str, *params: tuple[str, str]) -> dict[str, Any]:
+        return await self._read(
+            f"/v5/market/{what}", (*self._of_symbol(), *params), {"ip": 1}, signed=False
         )
+
+    def _ours(self, result: Any) -> list[dict[str, Any]]:
+        return [row for row in rows_of(result) if row.get("symbol") == self.symbol]
 
     # --- the account ---
 
@@ -190,16 +223,28 @@ class BybitRest:
 
     async def wallet(self, coin: str) -> dict[str, Any]:
         """Return the unified account's row, with ``coin`` in its list."""
-        return _only(
-            await self._get(
-                "/v5/account/wallet-balance", (("accountType", "UNIFIED"), ("coin", coin))
-            )
-        )
+        params = (("accountType", "UNIFIED"), ("coin", coin))
+        return _only(rows_of(await self._get("/v5/account/wallet-balance", params)))
+
+    async def refuses_price_moves(self) -> bool:
+        """Tell whether futures orders out of the price band are refused, and not moved."""
+        return flag(_dict(await self._get("/v5/account/user-setting-config", ())), "lpaPerp")
 
     async def position(self) -> dict[str, Any]:
-        """Return the one-way position row; BadReplyError in hedge mode, which has two."""
-        rows = rows_of(await self._get("/v5/position/list", self._of_symbol()))
-        return _only({"list": [row for row in rows if row.get("symbol") == self.symbol]})
+        """Return the one-way position row.
+
+        Raises
+        ------
+        VenueError
+            In hedge mode, which has two.
+        """
+        rows = self._ours(await self._get("/v5/position/list", self._of_symbol()))
+        if any(row.get("positionIdx") in (1, 2) for row in rows):
+            raise VenueError(
+                f"positionIdx: must be 0, {self.symbol} is in hedge mode; close its positions and "
+                "switch its position mode to one-way"
+            )
+        return _only(rows)
 
     async def set_leverage(self, leverage: int) -> Reply:
         """Set both sides' leverage."""
@@ -224,7 +269,7 @@ class BybitRest:
 
     async def open_orders(self) -> list[Order]:
         """Return every live order of the symbol."""
-        rows = self._pages("/v5/order/realtime", (("openOnly", "0"),), _ORDER_PAGE)
+        rows = self._pages("/v5/order/realtime", (("openOnly", "0"),), _ORDER_PAGE, "orderId")
         # A row that ended while the pages were read is no open order any more.
         orders = {order.order_id: order async for row in rows if (order := wire.order_of(row))}
         return [order for order in orders.values() if not order.status.final]
@@ -234,7 +279,11 @@ class BybitRest:
         for path in ("/v5/order/realtime", "/v5/order/history"):
             params = (*self._of_symbol(), ("orderLinkId", client_id))
             rows = rows_of(await self._get(path, params))
-            found = [wire.order_of(row) for row in rows if row.get("orderLinkId") == client_id]
+            found = [
+                wire.order_of(row)
+                for row in rows
+                if row.get("orderLinkId") == client_id and row.get("symbol") == self.symbol
+            ]
             if found:
                 return max(found, key=lambda order: (order.status.final, order.filled_qty))
             if rows:
@@ -255,21 +304,11 @@ class BybitRest:
         reply = await self._batch("create", elements, all(o.reduce_only for o in orders))
         return [placed(each, order, each.data) for each, order in zip(reply, orders, strict=True)]
 
-    async def amend(
-        self,
-        order: Order,
-        steps: wire.Steps,
-        *,
-        price: float | None = None,
-        qty: float | None = None,
-    ) -> Outcome:
-        """Change what is given; ``qty`` is the new total."""
-        body = {"orderId": order.order_id}
-        if price is not None:
-            body["price"] = steps.price_text(price)
-        if qty is not None:
-            body["qty"] = steps.qty_text(qty)
-        return outcome_of(await self._post("/v5/order/amend", body, window="amend"))
+    async def amend(self, order: Order, change: Mapping[str, Any]) -> Outcome:
+        """Send a change (`wire.amend_fields`) of an order."""
+        return outcome_of(
+            await self._post("/v5/order/amend", change, window="amend", urgent=order.reduce_only)
+        )
 
     async def cancel(self, order: Order) -> Outcome:
         """Cancel one order; the answer says that the venue will, the stream that it did."""
@@ -292,13 +331,19 @@ class BybitRest:
     # --- history ---
 
     async def fills(self, since_ms: int) -> list[Fill]:
-        """Return every execution since then but funding, oldest first."""
+        """Return every execution since then but funding, oldest first.
+
+        Raises
+        ------
+        VenueError
+            If that is longer ago than the venue remembers.
+        """
         rows = self._executions(since_ms)
         fills = {fill.trade_id: fill async for row in rows if (fill := wire.fill_of(row))}
         return sorted(fills.values(), key=lambda fill: fill.ts_ms)
 
     async def payments(self, since_ms: int) -> list[Payment]:
-        """Return every funding settlement since then, oldest first."""
+        """Return every funding settlement since then, oldest first; raise as `fills` does."""
         rows = self._executions(since_ms, ("execType", "Funding"))
         paid = {each.id: each async for row in rows if (each := wire.payment_of(row))}
         return sorted(paid.values(), key=lambda each: each.ts_ms)
@@ -306,38 +351,57 @@ class BybitRest:
     async def _executions(
         self, since_ms: int, *only: tuple[str, str]
     ) -> AsyncIterator[dict[str, Any]]:
-        await self._ready()
+        end_ms = await self.now_ms() + _AHEAD_MS
+        if since_ms < end_ms - _MEMORY_MS:
+            raise VenueError(
+                f"executions: since {since_ms} ms is further back than the 2 years that the venue "
+                "remembers; ask for a later time",
+                reaction=Reaction.DROP,
+            )
         start_ms = since_ms
-        end_ms = self._http.venue_time_ms() + 1000
         while start_ms <= end_ms:
             until_ms = min(start_ms + _WEEK_MS - 1, end_ms)
             span = (("startTime", str(start_ms)), ("endTime", str(until_ms)), *only)
-            async for row in self._pages("/v5/execution/list", span, _FILL_PAGE):
+            async for row in self._pages("/v5/execution/list", span, _FILL_PAGE, "execId"):
                 yield row
             start_ms = until_ms + 1
 
     # --- one request ---
 
-    async def _ready(self) -> None:
+    async def now_ms(self) -> int:
+        """Return the venue's time, which is asked for the first time."""
         try:
-            self._http.venue_time_ms()
-        except VenueError:
+            return self._http.venue_time_ms()
+        except UnavailableError:
             await self._http.sync_clock()
+            return self._http.venue_time_ms()
 
     def _of_symbol(self) -> tuple[tuple[str, str], ...]:
         return (("category", self.category), ("symbol", self.symbol))
 
     async def _pages(
-        self, path: str, params: tuple[tuple[str, str], ...], limit: int
+        self, path: str, params: tuple[tuple[str, str], ...], limit: int, id: str
     ) -> AsyncIterator[dict[str, Any]]:
-        """Yield the rows of all pages; BadReplyError when they do not come to an end."""
+        """Yield the rows of all pages, some perhaps twice; ``id`` is what a row is known by.
+
+        Raises
+        ------
+        BadReplyError
+            When they do not come to an end, or not on: what is missing cannot be told then.
+        """
         cursors = {""}
+        seen: set[str] = set()
         cursor: tuple[tuple[str, str], ...] = ()
         for _ in range(_MOST_PAGES):
             result = await self._get(
                 path, (*self._of_symbol(), *params, ("limit", str(limit)), *cursor)
             )
-            for row in rows_of(result):
+            rows = rows_of(result)
+            ids = {text(row, id) for row in rows}
+            if ids and ids <= seen:
+                raise BadReplyError(f"{id}: a page repeats ({path})")
+            seen |= ids
+            for row in rows:
                 if row.get("symbol") == self.symbol:
                     yield row
             token = result.get("nextPageCursor") or ""
@@ -411,6 +475,8 @@ def placed(reply: Reply, order: NewOrder, data: Any) -> Outcome:
         return outcome_of(reply)
     try:
         result = _result(data)
+        if result.get("orderLinkId") not in ("", None, order.client_id):
+            raise BadReplyError("orderLinkId: the answer is about another order")
         accepted = Order(
             client_id=order.client_id,
             order_id=text(result, "orderId"),
@@ -420,7 +486,7 @@ def placed(reply: Reply, order: NewOrder, data: Any) -> Outcome:
             filled_qty=0.0,
             reduce_only=order.reduce_only,
             status=OrderStatus.NEW,
-            ts_ms=int(number(data, "time")),
+            ts_ms=whole(data, "time"),
         )
     except BadReplyError as e:
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
@@ -437,8 +503,7 @@ def _result(data: Any) -> Any:
     return _dict(_dict(data).get("result"))
 
 
-def _only(result: Any) -> dict[str, Any]:
-    rows = rows_of(result)
+def _only(rows: list[dict[str, Any]]) -> dict[str, Any]:
     if len(rows) != 1:
         raise BadReplyError(f"list: must hold one row, held {len(rows)}")
     return rows[0]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import orjson
 from passivx._core.frames import QUOTE, TRADE, BybitFrames
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Link, Sink, number, whole
+from passivx.exchanges.base import Link, PublicTrade, Sink, number, text, whole
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import react
 from passivx.exchanges.stream import (
@@ -30,7 +31,7 @@ from passivx.exchanges.stream import (
     TopicAges,
 )
 
-__all__ = ["PING", "PrivateStream", "PublicStream", "authenticate"]
+__all__ = ["PING", "Login", "PrivateStream", "PublicStream"]
 
 log = logging.getLogger(__name__)
 
@@ -39,65 +40,103 @@ PING: Final = Heartbeat(20.0, b'{"op":"ping"}')
 # orderbook.1 repeats itself after 3 s without a change, tickers come every 100 ms.
 _QUOTE_AGE_S: Final = 10.0
 _TICKER_AGE_S: Final = 30.0
+# A market without trades for so long is asked about over REST.
+_TRADE_AGE_S: Final = 30.0
+# What REST knows and the stream should long have told.
+_TRADE_LATE_MS: Final = 5000
 _AUTH_AHEAD_MS: Final = 10_000
+# Answers that say: you are authenticated, or were before.
+_AUTHENTICATED: Final = (None, 0, 20001)
 _ids = count(1)
 
 
-async def authenticate(
-    connection: Connection, key: str, sign: Callable[[bytes], bytes], venue_ms: int
-) -> Mapping[str, Any]:
-    """Authenticate a private or trade socket; return the venue's answer.
+@dataclass(frozen=True, slots=True, repr=False)
+class Login:
+    """What authenticates a private or trade socket.
 
-    Raises
-    ------
-    VenueError
-        If it refuses; the message has its code and no more.
+    ``on_refused`` is called before a refusal is raised: the venue's clock may have to be looked at,
+    for it is refused as well when its time is over.
     """
-    expires_ms = venue_ms + _AUTH_AHEAD_MS
-    signature = sign(b"GET/realtime%d" % expires_ms).decode()
-    request = orjson.dumps({"op": "auth", "args": [key, expires_ms, signature]})
-    answer: Mapping[str, Any] = await connection.request("auth", request)
-    code = answer.get("retCode", 0)
-    if answer.get("success") is True or ("success" not in answer and code in (0, 20001)):
-        return answer
-    if not isinstance(code, int):
-        code = 0
-    _, reaction = react(200, code, "")
-    raise VenueError(f"auth: refused (code {code})", code=code or None, reaction=reaction)
+
+    key: str
+    sign: Callable[[bytes], bytes]
+    venue_ms: Callable[[], int]
+    on_refused: Callable[[], object]
+
+    async def enter(self, connection: Connection, *, on_trade_socket: bool = False) -> None:
+        """Authenticate a connection.
+
+        Raises
+        ------
+        VenueError
+            If the venue refuses; the message has its code and no more.
+        """
+        expires_ms = self.venue_ms() + _AUTH_AHEAD_MS
+        signature = self.sign(b"GET/realtime%d" % expires_ms).decode()
+        request = orjson.dumps({"op": "auth", "args": [self.key, expires_ms, signature]})
+        answer: Mapping[str, Any] = await connection.request("auth", request)
+        # The private socket answers with a flag, the trade socket with a code.
+        code = answer.get("retCode")
+        told = "success" in answer or code is not None
+        if told and answer.get("success", True) is True and code in _AUTHENTICATED:
+            return
+        self.on_refused()
+        if not isinstance(code, int) or isinstance(code, bool):
+            raise VenueError("auth: refused")
+        _, reaction = react(200, code, "", on_trade_socket=on_trade_socket)
+        raise VenueError(f"auth: refused (code {code})", code=code, reaction=reaction)
 
 
 class _Subscriber:
     """A socket's topics: asked for after every connect, and confirmed."""
 
-    def __init__(self, topics: list[str], ages: TopicAges | None = None) -> None:
-        self._topics = topics
-        self.ages = ages
+    def __init__(self, topics: list[str]) -> None:
+        self.topics = topics
+        self._asked = ""
 
     async def subscribe(self, connection: Connection) -> None:
-        id = f"sub-{next(_ids)}"
-        request = {"req_id": id, "op": "subscribe", "args": self._topics}
+        """Subscribe, and wait for the venue's answer."""
+        # Of a rotation's two connections only the new one asks.
+        self._asked = id = f"sub-{next(_ids)}"
+        request = {"req_id": id, "op": "subscribe", "args": self.topics}
         answer = await connection.request(id, orjson.dumps(request))
         if answer.get("success") is not True:
             raise VenueError("subscribe: refused by the venue")
 
-
-def _control(stream: Stream, message: Mapping[str, Any]) -> bool:
-    """Deal with answers and pongs; False when it is neither."""
-    if "topic" in message or "op" not in message:
-        return False
-    id = message["op"] if message["op"] == "auth" else message.get("req_id")
-    if isinstance(id, str):
-        stream.resolve(id, message)
-    return True
+    def control(self, stream: Stream, message: Mapping[str, Any]) -> bool:
+        """Deal with answers and pongs; False when it is neither."""
+        if "topic" in message or "op" not in message:
+            return False
+        op = message["op"]
+        if op == "auth":
+            stream.resolve(op, message)
+        elif op == "subscribe":
+            # A refusal may come without an id.
+            stream.resolve(message.get("req_id") or self._asked, message)
+        return True
 
 
 class PublicStream:
-    """Trades, best prices, mark price and funding of one symbol."""
+    """Trades, best prices, mark price and funding of one symbol.
+
+    ``recent`` reads the newest trade over REST, to tell a quiet market from a silent topic: trades
+    have ids but no numbers.
+    """
 
     def __init__(
-        self, url: str, symbol: str, sink: Sink, clock: Clock, rng: random.Random | None = None
+        self,
+        url: str,
+        *,
+        symbol: str,
+        recent: Callable[[], Awaitable[PublicTrade | None]],
+        venue_ms: Callable[[], int],
+        sink: Sink,
+        clock: Clock,
+        rng: random.Random | None = None,
     ) -> None:
+        self._recent, self._venue_ms = recent, venue_ms
         self._sink = sink
+        self._clock = clock
         self._frames = BybitFrames(symbol)
         self._ticker = wire.Ticker()
         self._names = {
@@ -105,12 +144,15 @@ class PublicStream:
             f"orderbook.1.{symbol}": self._quote,
             f"tickers.{symbol}": self._tick,
         }
+        self._trades_topic = f"publicTrade.{symbol}"
         self._quote_topic, self._ticker_topic = f"orderbook.1.{symbol}", f"tickers.{symbol}"
         self._ages = TopicAges(clock)
         self._ages.expect(self._quote_topic, _QUOTE_AGE_S)
         self._ages.expect(self._ticker_topic, _TICKER_AGE_S)
         self._subscriber = _Subscriber(list(self._names))
         self._was_live = False
+        self._last_ms = 0
+        self._traded_s = clock.monotonic_s()
         self.unusual = 0  # messages read the slow way
         self.malformed = 0
         self.stream = Stream(
@@ -136,36 +178,41 @@ class PublicStream:
             return True
         if kind == TRADE:
             for i in range(frames.n_trades):
-                self._sink.on_trade(*frames.trade(i))
+                self._trade(*frames.trade(i))
             return True
         return self._slow(message)
 
+    def _trade(
+        self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool
+    ) -> None:
+        self._last_ms = ts_ms
+        self._traded_s = self._clock.monotonic_s()
+        self._sink.on_trade(trade_id, price, qty, ts_ms, buyer_maker)
+
     def _slow(self, payload: memoryview) -> bool:
+        topic = ""
         try:
             message = wire.decode(payload)
-            if _control(self.stream, message):
+            if self._subscriber.control(self.stream, message):
                 return False
-            read = self._names.get(message.get("topic", ""))
+            topic = str(message.get("topic"))
+            read = self._names.get(topic)
             if read is None:
                 return False
-            self.unusual += 1
+            # Tickers are always read here.
+            self.unusual += topic != self._ticker_topic
             read(message)
         except BadReplyError as e:
             self.malformed += 1
             log.warning("stream=%s malformed: %s", self.stream.name, e)
+            if topic in ("", self._trades_topic):
+                self._sink.on_gap(Link.TRADES, "a message could not be read")
             return False
         return True
 
     def _trades(self, message: Mapping[str, Any]) -> None:
-        try:
-            trades = list(wire.stream_trades(message))
-        except BadReplyError:
-            self._sink.on_gap(Link.TRADES, "a message of trades could not be read")
-            raise
-        for trade in trades:
-            self._sink.on_trade(
-                trade.trade_id, trade.price, trade.qty, trade.ts_ms, trade.buyer_maker
-            )
+        for trade in list(wire.stream_trades(message)):
+            self._trade(trade.trade_id, trade.price, trade.qty, trade.ts_ms, trade.buyer_maker)
 
     def _quote(self, message: Mapping[str, Any]) -> None:
         quote = wire.quote_of(message)
@@ -173,14 +220,37 @@ class PublicStream:
         self._sink.on_quote(quote.bid, quote.bid_qty, quote.ask, quote.ask_qty, quote.ts_ms)
 
     def _tick(self, message: Mapping[str, Any]) -> None:
-        self._ages.seen(self._ticker_topic)
         if (mark := self._ticker.take(message)) is not None:
+            self._ages.seen(self._ticker_topic)
             self._sink.on_mark(mark)
+
+    async def watch(self) -> None:
+        """Find out whether the topic of trades is silent while there are some; until cancelled."""
+        while True:
+            await self._clock.sleep(_TRADE_AGE_S)
+            silent_s = self._clock.monotonic_s() - self._traded_s
+            if not self.stream.live or silent_s < _TRADE_AGE_S:
+                continue
+            try:
+                newest = await self._recent()
+            except VenueError as e:
+                log.warning("stream=%s: trades not asked for: %s", self.stream.name, e)
+                continue
+            if newest is None:
+                continue
+            # A first trade that is older than the connection says nothing.
+            known_ms = self._last_ms or self._venue_ms() - round(silent_s * 1000)
+            if newest.ts_ms > known_ms and self._venue_ms() - newest.ts_ms > _TRADE_LATE_MS:
+                self.stream.renew(f"no data of {self._trades_topic}, but there are trades")
 
     def _on_state(self, state: StreamState, reason: str) -> None:
         self._sink.on_link(Link.BOOK, state, reason)
         self._sink.on_link(Link.TRADES, state, reason)
-        if state is StreamState.LIVE:
+        if state is StreamState.LOST:
+            # What it held is of before.
+            self._ticker = wire.Ticker()
+        elif state is StreamState.LIVE:
+            self._traded_s = self._clock.monotonic_s()
             if self._was_live:
                 self._sink.on_gap(Link.TRADES, "connected anew")
             self._was_live = True
@@ -196,15 +266,13 @@ class PrivateStream:
         symbol: str,
         category: str,
         coin: str,
-        key: str,
-        sign: Callable[[bytes], bytes],
-        venue_ms: Callable[[], int],
+        login: Login,
         sink: Sink,
         clock: Clock,
         rng: random.Random | None = None,
     ) -> None:
         self._symbol, self._category, self._coin = symbol, category, coin
-        self._key, self._sign, self._venue_ms = key, sign, venue_ms
+        self._login = login
         self._sink = sink
         self._read: dict[str, Callable[[Mapping[str, Any]], None]] = {
             "order": self._order,
@@ -228,13 +296,13 @@ class PrivateStream:
         )
 
     async def _hello(self, connection: Connection) -> None:
-        await authenticate(connection, self._key, self._sign, self._venue_ms())
+        await self._login.enter(connection)
         await self._subscriber.subscribe(connection)
 
     def _on_frame(self, payload: memoryview) -> bool:
         try:
             message = wire.decode(payload)
-            if _control(self.stream, message):
+            if self._subscriber.control(self.stream, message):
                 return False
             topic = str(message.get("topic", "")).split(".")[0]
             if topic == "wallet":
@@ -248,10 +316,9 @@ class PrivateStream:
             self._spoiled(e)
             return False
         for row in rows:
-            if row.get("symbol") != self._symbol or row.get("category") != self._category:
-                continue
             try:
-                read(row)
+                if (text(row, "symbol"), text(row, "category")) == (self._symbol, self._category):
+                    read(row)
             except BadReplyError as e:
                 # The other rows are still true; what this one said must be asked for.
                 self._spoiled(e)

@@ -7,6 +7,7 @@ are those of the V5 docs. Sides: Buy and Sell; quantities are contracts of 1 USD
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -36,7 +37,7 @@ from passivx.exchanges.base import (
     text,
     whole,
 )
-from passivx.exchanges.bybit.errors import react
+from passivx.exchanges.bybit.errors import judge
 from passivx.exchanges.http import Reply, clean
 from passivx.models import Market, Position, Tier, step_parts
 
@@ -45,6 +46,7 @@ __all__ = [
     "Quote",
     "Steps",
     "Ticker",
+    "amend_fields",
     "batch_replies",
     "decode",
     "fill_of",
@@ -65,6 +67,8 @@ __all__ = [
 
 # Active orders of an account in one symbol; the docs name no filter, only error 110020.
 MAX_ORDERS: Final = 500
+
+_OUR_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 
 _STATUS: Final = {
     "New": OrderStatus.NEW,
@@ -99,7 +103,15 @@ _REASONS: Final = {
     "CancelAllBeforeAdl": "adl",
     "CancelBySmp": "self_trade",
 }
-_NO_REASON: Final = ("", "EC_NoError", "UNKNOWN", "CancelByUser")
+_NO_REASON: Final = ("", "EC_NoError", "UNKNOWN")
+# The engine's own market orders, by docs/protocol facts on liquidation marks.
+_FORCED: Final = {
+    "CreateByLiq": FillKind.LIQUIDATION,
+    "CreateByTakeOver_PassThrough": FillKind.LIQUIDATION,
+    "CreateByAdl_PassThrough": FillKind.ADL,
+}
+# Before an element of a batch that came too often is sent again.
+_BACK_OFF_S: Final = 1.0
 
 
 def decode(payload: bytes | memoryview) -> dict[str, Any]:
@@ -135,12 +147,18 @@ class Steps:
         self.qty = step_parts(market.qty_step)
 
     def price_text(self, price: float) -> str:
-        """Return the text of a price; ValueError when it is not on the grid."""
-        return decimal_text(price, self.price)
+        """Return the text of a price; ValueError when it is 0 or not on the grid."""
+        return _amount_text("price", price, self.price)
 
     def qty_text(self, qty: float) -> str:
-        """Return the text of a quantity; ValueError when it is not on the grid."""
-        return decimal_text(qty, self.qty)
+        """Return the text of a quantity; ValueError when it is 0 or not on the grid."""
+        return _amount_text("qty", qty, self.qty)
+
+
+def _amount_text(name: str, value: float, step: tuple[float, float]) -> str:
+    if not value > 0.0:
+        raise ValueError(f"{name}: must be > 0, was {value!r}")
+    return decimal_text(value, step)
 
 
 def _side(row: Mapping[str, Any], key: str = "side") -> int:
@@ -154,7 +172,18 @@ def order_fields(order: NewOrder, steps: Steps) -> dict[str, Any]:
     """Return what a create says of an order, besides category and symbol.
 
     A market order cancels what of ours it would meet: by default it would trade with it.
+
+    Raises
+    ------
+    ValueError
+        If a price or quantity is 0 or off the grid, or the id is not of A-Z a-z 0-9 _ -.
     """
+    if order.side not in (1, -1):
+        raise ValueError(f"side: must be 1 or -1, was {order.side!r}")
+    if not _OUR_ID.fullmatch(order.client_id):
+        raise ValueError(
+            f"client_id: must be 1 to 36 of A-Z a-z 0-9 _ -, was {order.client_id!r:.60}"
+        )
     fields: dict[str, Any] = {
         "side": "Buy" if order.side > 0 else "Sell",
         "orderType": "Market" if order.at_market else "Limit",
@@ -169,6 +198,17 @@ def order_fields(order: NewOrder, steps: Steps) -> dict[str, Any]:
         "orderLinkId": order.client_id,
         "reduceOnly": order.reduce_only,
     }
+
+
+def amend_fields(order: Order, steps: Steps, *, price: float, qty: float) -> dict[str, Any]:
+    """Return what an amend says, besides category and symbol; ``qty`` is the new total.
+
+    Raises
+    ------
+    ValueError
+        If a price or quantity is 0 or off the grid.
+    """
+    return reference(order) | {"qty": steps.qty_text(qty), "price": steps.price_text(price)}
 
 
 def reference(order: Order) -> dict[str, Any]:
@@ -192,10 +232,12 @@ def batch_replies(reply: Reply, n: int) -> list[Reply]:
             raise BadReplyError(f"list: must hold {n} rows")
         replies = []
         for result, row in zip(results, judged, strict=True):
-            code, said = int(number(row, "code")), str(row.get("msg", ""))
-            verdict, reaction = react(200, code, said)
+            found = judge(200, whole(row, "code"), str(row.get("msg", "")), window="")
+            wait_s = _BACK_OFF_S if found.reaction is Reaction.BACK_OFF else 0.0
             data = {"result": result, "time": reply.data.get("time")}
-            replies.append(Reply(verdict, reaction, code, clean(said), data=data))
+            replies.append(
+                Reply(found.verdict, found.reaction, found.code, clean(found.text), wait_s, data)
+            )
     except BadReplyError as e:
         return [Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))] * n
     return replies
@@ -213,10 +255,8 @@ def order_of(row: Mapping[str, Any]) -> Order:
     if status is OrderStatus.REJECTED and filled > 0.0:
         # The rest was refused after a part had filled; the fills count.
         status = OrderStatus.CANCELED
-    reasons = (str(row.get("rejectReason", "")), str(row.get("cancelType", "")))
-    reason = next((r for r in reasons if r not in _NO_REASON), "")
     # A market order shows its protective limit here, or nothing.
-    price = number_or_none(row, "price")
+    price = None if row.get("price") in (None, "") else at_least_0(row, "price")
     return Order(
         client_id=text(row, "orderLinkId"),
         order_id=text(row, "orderId"),
@@ -227,8 +267,20 @@ def order_of(row: Mapping[str, Any]) -> Order:
         reduce_only=flag(row, "reduceOnly"),
         status=status,
         ts_ms=whole(row, "updatedTime"),
-        reason=_REASONS.get(reason, reason) if status.final else "",
+        # A fill while a cancel is on its way is told twice, with the cancel's reason on the second.
+        reason=_reason(row) if status.final and status is not OrderStatus.FILLED else "",
     )
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    """Say why an order ended; nothing where somebody with access to the account asked for it."""
+    rejected, cancelled = (str(row.get(key, "")) for key in ("rejectReason", "cancelType"))
+    for word in (rejected, cancelled):
+        if word in _REASONS:
+            return _REASONS[word]
+    if cancelled == "CancelByUser":
+        return ""
+    return next((word for word in (cancelled, rejected) if word not in _NO_REASON), "")
 
 
 def fill_of(row: Mapping[str, Any]) -> Fill | None:
@@ -239,6 +291,8 @@ def fill_of(row: Mapping[str, Any]) -> Fill | None:
     kind = _KIND.get(word)
     if kind is None:
         raise BadReplyError(f"execType: is not known, was {word!r:.40}")
+    if kind is FillKind.TRADE:
+        kind = _FORCED.get(str(row.get("createType", "")), kind)
     pnl = number_or_none(row, "execPnl")
     return Fill(
         trade_id=text(row, "execId"),
@@ -279,12 +333,9 @@ def position_of(row: Mapping[str, Any]) -> Position:
     if size == 0.0:
         return Position()
     entry = above_0(row, "avgPrice" if "avgPrice" in row else "entryPrice")
-    liq_price = number_or_none(row, "liqPrice")
-    return Position(
-        size=_side(row) * size,
-        entry_price=entry,
-        liq_price=0.0 if liq_price is None else max(0.0, liq_price),
-    )
+    # An empty one says that there is none; a missing one would say nothing.
+    liq_price = 0.0 if row.get("liqPrice") == "" else at_least_0(row, "liqPrice")
+    return Position(size=_side(row) * size, entry_price=entry, liq_price=liq_price)
 
 
 def wallet_of(row: Mapping[str, Any], coin: str) -> Mapping[str, Any] | None:
@@ -309,6 +360,7 @@ def public_trade_of(row: Mapping[str, Any]) -> PublicTrade:
 def stream_trades(message: Mapping[str, Any]) -> Iterator[PublicTrade]:
     """Read the rows of a ``publicTrade`` message, the slow and clear way."""
     for row in rows_of(message, "data"):
+        _check_symbol(message, row)
         yield PublicTrade(
             trade_id=text(row, "i"),
             price=above_0(row, "p"),
@@ -318,8 +370,13 @@ def stream_trades(message: Mapping[str, Any]) -> Iterator[PublicTrade]:
         )
 
 
+def _check_symbol(message: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    if row.get("s") != text(message, "topic").rpartition(".")[2]:
+        raise BadReplyError(f"s: must be the topic's symbol, was {row.get('s')!r:.40}")
+
+
 class Quote:
-    """Best prices as ``orderbook.1`` keeps them: snapshots, and deltas where they come."""
+    """Best prices as ``orderbook.1`` tells them, always both sides of them."""
 
     __slots__ = ("ask", "ask_qty", "bid", "bid_qty", "ts_ms")
 
@@ -339,6 +396,7 @@ def quote_of(message: Mapping[str, Any]) -> Quote:
     data = message.get("data")
     if not isinstance(data, dict):
         raise BadReplyError("data: must be an object")
+    _check_symbol(message, data)
     bid, bid_qty = _level(data, "b")
     ask, ask_qty = _level(data, "a")
     if bid >= ask:
@@ -409,7 +467,9 @@ def rules_of(
     prices, lots, leverage = (
         _object(instrument, key) for key in ("priceFilter", "lotSizeFilter", "leverageFilter")
     )
-    least_cost = number_or_none(lots, "minNotionalValue")
+    inverse = contract == "InversePerpetual"
+    # The docs give inverse contracts no least notional; a linear one always has it.
+    no_least_cost = inverse and lots.get("minNotionalValue") in (None, "")
     risk = instrument.get("riskParameters")
     ratio = number_or_none(risk, "priceLimitRatioY") if isinstance(risk, dict) else None
     try:
@@ -417,12 +477,11 @@ def rules_of(
             price_step=number(prices, "tickSize"),
             qty_step=number(lots, "qtyStep"),
             min_qty=number(lots, "minOrderQty"),
-            # The docs give inverse contracts no least notional.
-            min_cost=0.0 if least_cost is None else least_cost,
+            min_cost=0.0 if no_least_cost else number(lots, "minNotionalValue"),
             maker_fee=number(fees, "makerFeeRate"),
             taker_fee=number(fees, "takerFeeRate"),
             max_leverage=number(leverage, "maxLeverage"),
-            inverse=contract == "InversePerpetual",
+            inverse=inverse,
             tiers=tuple(tiers),
         )
     except ConfigError as e:
