@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -687,20 +690,49 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("amend"), st.integers(0, 10), st.integers(-30, 30), st.integers(0, 40)),
     st.tuples(st.just("cancel"), st.integers(0, 10)),
     st.tuples(st.just("print"), st.integers(-12, 12), st.booleans()),
-    st.tuples(st.just("print"), st.integers(-12, 12), st.booleans()),
     st.tuples(st.just("fund"), st.integers(-20, 20)),
     st.tuples(st.just("deposit"), st.integers(-5, 5)),
     st.tuples(st.just("fill"), st.integers(0, 10), st.integers(1, 20)),
 )
 
 
+def busy_operations(rng: random.Random, n: int) -> Iterator[tuple[Any, ...]]:
+    """What a bot does, mostly: small orders that rest on both sides of a price that moves."""
+    for i in range(n):
+        kind = rng.choices(
+            ("place", "close", "amend", "cancel", "print", "fund", "deposit", "fill"),
+            (30, 20, 12, 6, 40, 3, 3, 6),
+        )[0]
+        if kind == "place":
+            side = rng.choice((1, -1))
+            offset = None if rng.random() < 0.08 else -side * rng.randint(-1, 12)
+            tif = rng.choices(("POST_ONLY", "GTC", "IOC", "FOK"), (8, 3, 1, 1))[0]
+            yield kind, f"o{i}", side, offset, rng.randint(2, 11), False, tif
+        elif kind == "close":
+            market = rng.random() < 0.1
+            offset, tif = rng.randint(-1, 8), rng.choice(("POST_ONLY", "GTC"))
+            yield kind, f"c{i}", None if market else offset, rng.randint(2, 14), tif
+        elif kind == "amend":
+            yield kind, rng.randint(0, 5), rng.randint(-24, 24), rng.randint(1, 14)
+        elif kind == "cancel":
+            yield kind, rng.randint(0, 9)
+        elif kind == "print":
+            far = 30 if rng.random() < 0.06 else 7
+            yield kind, rng.randint(-far, far), rng.random() < 0.5
+        elif kind == "fill":
+            yield kind, rng.randint(0, 9), rng.randint(1, 9)
+        else:
+            yield kind, rng.randint(-4, 6)
+
+
 class Pair:
     """The same requests to both, and what must hold after each."""
 
-    def __init__(self, inverse: bool, policy: Policy) -> None:
+    def __init__(self, inverse: bool, policy: Policy, wealth: int = 4) -> None:
+        self.seen: Counter[str] = Counter()
         self.step, self.qty_step = STEPS[inverse]
-        self.lot = self.qty_step * (1 if not inverse else 10)
-        wallet = Fraction(4) if not inverse else Fraction("0.04")
+        self.lot = self.qty_step * 10
+        wallet = Fraction(wealth) if not inverse else Fraction(wealth, 10)
         self.world = world(
             policy,
             market={
@@ -709,7 +741,7 @@ class Pair:
                 "min_qty": float(2 * self.lot),
                 "min_cost": 0.0 if inverse else 0.3,
                 "inverse": inverse,
-                # No position is ever liquidated: docs/backtest.md's formula has its own tests.
+                # Liquidated where nothing is left: the formula with tiers has its own tests.
                 "tiers": (Tier(floor=0.0, maintenance_rate=0.0),),
             },
             listing={
@@ -763,6 +795,7 @@ class Pair:
         except RefusedError as e:
             reason = str(e)
         if reason:
+            self.seen[reason] += 1
             with pytest.raises(Refusal) as caught:
                 venue()
             assert caught.value.reason == reason
@@ -794,6 +827,10 @@ class Pair:
         if answers:
             self.pairs.append(answers)
 
+    def do_close(self, name: str, offset: int | None, lots: int, tif: str) -> None:
+        side = -1 if self.twin.size > 0 else 1
+        self.do_place(name, side, None if offset is None else -side * offset, lots, True, tif)
+
     def do_amend(self, which: int, offset: int, lots: int) -> None:
         if not self.pairs:
             return
@@ -822,8 +859,8 @@ class Pair:
         self.world.venue.settle_funding(float(rate_))
 
     def do_deposit(self, amount: int) -> None:
-        part = Fraction(amount, 10) if not self.twin.rules.inverse else Fraction(amount, 1000)
-        self.twin.wallet += part
+        part = Fraction(amount, 10 if not self.twin.rules.inverse else 100)
+        self.twin.deposit(part)
         self.start += float(part)
         self.world.venue.deposit(float(part))
 
@@ -859,8 +896,12 @@ class Pair:
             for o in venue._paper.orders(side)
         }
         assert resting == {(order.order_id, order.left) for order in venue.open_orders()}
-        fills = [(n, float(s), float(p)) for n, s, p, _, _ in twin.fills]
-        assert [(x.client_id, x.side * x.qty, x.price) for x in venue.executions] == fills
+        assert len(venue.executions) == len(twin.fills)
+        for execution, (name, signed, price, _, _) in zip(
+            venue.executions, twin.fills, strict=True
+        ):
+            assert (execution.client_id, execution.side * execution.qty) == (name, float(signed))
+            assert execution.price == (pytest.approx(float(price)) if not name else float(price))
 
     def finish(self) -> None:
         """The account is the sum of its history, as the ledger tells it too."""
@@ -869,7 +910,7 @@ class Pair:
         assert venue.wallet == pytest.approx(self.start + paid, rel=1e-9, abs=1e-9)
         signed = sum(Fraction(repr(x.qty)) * x.side for x in venue.executions)
         assert float(signed) == venue.size
-        lines = self.world.ledger.entries("fill")
+        lines = [x for x in self.world.ledger.entries() if x["event"] in ("fill", "liquidation")]
         assert [line["exec_id"] for line in lines] == [x.exec_id for x in venue.executions]
         if lines:
             assert lines[-1]["position"] == venue.size
@@ -877,11 +918,14 @@ class Pair:
         for execution, before, after in zip(
             self.world.listener.executions, sizes, sizes[1:], strict=False
         ):
-            if venue.orders[execution.order_id].reduce_only:
+            order = venue.orders.get(execution.order_id)
+            if order is None or order.reduce_only:
                 assert abs(after) < abs(before)
                 assert after * before >= 0.0
         ids = [x.trade_id for x in venue.executions]
         assert ids == sorted(set(ids))
+        self.seen.update(f"{x.kind} {'maker' if x.maker else 'taker'}" for x in venue.executions)
+        self.seen.update(f"{order.status} {order.reason}".strip() for _, order in self.pairs)
 
 
 @both
@@ -895,6 +939,36 @@ def test_whatever_is_asked_venue_and_twin_agree(
     for operation in operations:
         pair.do(operation)
     pair.finish()
+
+
+@both
+@pytest.mark.parametrize("inverse", [False, True], ids=["linear", "inverse"])
+def test_busy_accounts_agree_and_meet_everything(policy: Policy, inverse: bool) -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(150):
+        rng = random.Random(seed)
+        pair = Pair(inverse, policy, wealth=rng.choice((1, 2, 4, 12)))
+        operations = list(busy_operations(rng, 80))
+        try:
+            for operation in operations:
+                pair.do(operation)
+            pair.finish()
+        except Exception as e:
+            e.add_note(f"seed {seed}")
+            raise
+        seen += pair.seen
+    wanted = {
+        *("margin", "out_of_band", "too_many_orders", "would_not_reduce", "already_filled"),
+        *("bad_price", "finished_order", "trade maker", "trade taker", "liquidation taker"),
+        *("filled", "canceled user", "canceled post_only", "expired ioc", "expired reduce_only"),
+        *("expired liquidation", "open"),
+    }
+    if policy is BINANCE:
+        wanted |= {"reduce_only_sum", "would_take", "cannot_fill", "canceled amended"}
+    else:
+        wanted = wanted - {"out_of_band"} | {"canceled fok"}
+    assert wanted <= seen.keys(), f"not met: {wanted - seen.keys()}"
+    assert seen["trade maker"] > 500
 
 
 # --- against the engine ---------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The simulated venue once more, slow and clear: exact fractions, one rule after the other.
 
 It is written from docs/backtest.md and from what the venues document, not from `SimVenue`. Prices
-and quantities are given as `Fraction`; money is never rounded.
+and quantities are given as `Fraction`; money is never rounded. Margin is cross and there is no
+maintenance margin: a position is liquidated where nothing is left.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Twin:
     entry: Fraction = ZERO
     bid: Fraction = ZERO
     ask: Fraction = ZERO
+    level: Fraction = ZERO  # where the position is liquidated; 0 = nowhere
+    fixed_at: Fraction = ZERO  # the price at which that was found
     book: list[Order] = field(default_factory=list)  # by arrival
     names: dict[str, Order] = field(default_factory=dict)
     fills: list[tuple[str, Fraction, Fraction, Fraction, Fraction]] = field(default_factory=list)
@@ -86,6 +89,40 @@ class Twin:
     def equity(self) -> Fraction:
         return self.wallet + (self.gain(self.size, self.entry, self.last) if self.size else ZERO)
 
+    def fix_level(self, price: Fraction) -> None:
+        self.level, self.fixed_at = ZERO, price
+        if self.size == 0:
+            return
+        if self.rules.inverse:
+            inverted = 1 / self.entry + self.wallet / self.size
+            self.level = 1 / inverted if inverted > 0 else ZERO
+        else:
+            self.level = max(self.entry - self.wallet / self.size, ZERO)
+
+    def beyond_level(self, price: Fraction) -> bool:
+        return self.level > 0 and (price <= self.level if self.size > 0 else price >= self.level)
+
+    def liquidate(self) -> None:
+        price = (min if self.size > 0 else max)(self.level, self.fixed_at)
+        pnl = self.gain(self.size, self.entry, price)
+        fee = -self.value(self.size, price) * self.rules.taker_fee
+        if self.wallet + pnl + fee < 0:
+            pnl = -self.wallet - fee
+        self.wallet += pnl + fee
+        self.fills.append(("", -self.size, price, pnl, fee))
+        self.size = self.entry = self.level = ZERO
+        for order in list(self.book):
+            self.end(order, "expired", "liquidation")
+
+    def take(self, order: Order) -> None:
+        """Fill all of it at the opposite best, unless that is where the position is gone."""
+        best = self.ask if order.side > 0 else self.bid
+        if self.beyond_level(best):
+            self.liquidate()
+            self.end(order, "expired", "liquidation")
+        else:
+            self.trade(order, order.left, best, self.rules.taker_fee)
+
     def trade(self, order: Order, qty: Fraction, price: Fraction, rate: Fraction) -> None:
         signed = order.side * qty
         closed = ZERO
@@ -105,6 +142,7 @@ class Twin:
             self.entry = ZERO
         self.size = new
         self.wallet += pnl + fee
+        self.fix_level(price)
         order.filled += qty
         self.fills.append((order.name, signed, price, pnl, fee))
         if order.left == 0:
@@ -224,7 +262,7 @@ class Twin:
         if ending:
             order.status, order.reason = "canceled", ending
         elif takes:
-            self.trade(order, order.left, best, self.rules.taker_fee)
+            self.take(order)
         elif tif == "IOC":
             order.status, order.reason = "expired", "ioc"
         else:
@@ -260,8 +298,7 @@ class Twin:
         self.drop(order)
         order.price, order.qty = price, order.filled + left
         if takes:
-            best = self.ask if order.side > 0 else self.bid
-            self.trade(order, order.left, best, self.rules.taker_fee)
+            self.take(order)
         else:
             self.book.append(order)
 
@@ -284,15 +321,28 @@ class Twin:
         side = 1 if buyer_maker else -1
         while hit := [o for o in self.book if o.side == side and side * price < side * o.price]:
             best = max(hit, key=lambda o: side * o.price)  # the oldest of them
+            if self.beyond_level(best.price):
+                self.liquidate()
+                return
             qty = min(best.left, abs(self.size)) if best.reduce_only else best.left
             self.trade(best, qty, best.price, self.rules.maker_fee)
+        if side * self.size > 0 and self.beyond_level(price):
+            self.liquidate()
 
     def fill(self, order: Order, qty: Fraction) -> None:
+        if self.beyond_level(order.price):
+            self.liquidate()
+            return
         if order.reduce_only:
             qty = min(qty, abs(self.size))
         self.trade(order, qty, order.price, self.rules.maker_fee)
 
+    def deposit(self, amount: Fraction) -> None:
+        self.wallet += amount
+        self.fix_level(self.last)
+
     def fund(self, rate: Fraction) -> Fraction:
         value = self.value(self.size, self.last) * (1 if self.size > 0 else -1)
         self.wallet -= value * rate
+        self.fix_level(self.last)
         return -value * rate
