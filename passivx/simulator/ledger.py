@@ -28,6 +28,8 @@ _SECRETS: Final = frozenset(
 _HIDDEN: Final = "(hidden)"
 # A segment of a path so long is a key to a stream.
 _LONGEST_SEGMENT: Final = 40
+# No request means anything below: so much nesting is an attack on whoever reads the ledger.
+_DEEPEST: Final = 20
 _SIDES: Final = {1: "buy", -1: "sell"}
 _LINES_HELD: Final = 1024  # before they go to the file
 
@@ -163,12 +165,12 @@ class Ledger:
     def since(self, n: int = 0) -> Iterator[bytes]:
         """Yield the lines from the ``n``-th (counted from 0) on, each with its line end."""
         for line in self._lines[max(n, 0) :]:
-            yield orjson.dumps(self._written(line), option=orjson.OPT_APPEND_NEWLINE)
+            yield _line(self._written(line))
 
     def entries(self, event: str | None = None) -> list[dict[str, Any]]:
         """Return the lines, or those of one event, as the objects their JSON is of."""
         return [
-            orjson.loads(orjson.dumps(self._written(line)))
+            orjson.loads(_line(self._written(line)))
             for line in self._lines
             if event is None or line["event"] == event
         ]
@@ -191,22 +193,46 @@ class Ledger:
         out = dict(line)
         if isinstance(out.get("order_id"), int):
             out["order_id"] = self.order_text(out["order_id"])
-        if out.get("side") in _SIDES:
-            out["side"] = _SIDES[out["side"]]
+        if isinstance(out.get("side"), int):
+            out["side"] = _SIDES.get(out["side"], out["side"])
         if out["event"] == "request":
             out["params"] = _scrubbed(out["params"])
             out["path"] = _short(out["path"])
         return out
 
 
-def _scrubbed(value: object) -> object:
+def _line(written: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(written, default=str, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        # A client may have sent what JSON does not hold: the line is written all the same.
+        return orjson.dumps(_plain(written), default=str, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _plain(value: object, depth: int = 0) -> object:
+    if depth == _DEEPEST:
+        return _HIDDEN
+    if isinstance(value, dict):
+        return {_plain(name, depth + 1): _plain(part, depth + 1) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part, depth + 1) for part in value]
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return str(value)
+    return value
+
+
+def _scrubbed(value: object, depth: int = 0) -> object:
+    if depth == _DEEPEST:
+        return _HIDDEN
     if isinstance(value, Mapping):
         return {
-            str(name): _HIDDEN if str(name).lower() in _SECRETS else _scrubbed(part)
+            str(name): _HIDDEN if str(name).lower() in _SECRETS else _scrubbed(part, depth + 1)
             for name, part in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_scrubbed(part) for part in value]
+        return [_scrubbed(part, depth + 1) for part in value]
     return value
 
 
