@@ -142,7 +142,7 @@ def world(
 ) -> World:
     clock = VirtualClock(START_MS)
     ledger = Ledger(clock)
-    rules = replace(LISTING, market=replace(MARKET, **(market or {})), **(listing or {}))
+    rules = replace(LISTING, **({"market": replace(MARKET, **(market or {}))} | (listing or {})))
     given: dict[str, Any] = {"price": 100.0, "wallet": 10_000.0, "leverage": 10.0}
     venue = SimVenue(rules, policy, clock=clock, ledger=ledger, **(given | options))
     listener = Listener(venue)
