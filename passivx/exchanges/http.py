@@ -274,7 +274,7 @@ class Http:
         resynced = False
         for attempt in range(self._limits.max_retries + 1):
             if request.signed and self._clock_is_due():
-                await self.sync_clock()
+                await self._freshen_clock()
             await self._wait_for_budget(request)
             found = await self._exchange(request)
             if isinstance(found, _Failure):
@@ -354,6 +354,23 @@ class Http:
 
     # --- the venue's clock ---
 
+    async def ready(self) -> None:
+        """See to it that the venue's time is known, also after the machine slept.
+
+        Raises UnavailableError when the venue's clock had to be read and could not be.
+        """
+        if self._clock_is_due():
+            await self.sync_clock()
+
+    async def _freshen_clock(self) -> None:
+        try:
+            await self.sync_clock()
+        except UnavailableError as e:
+            if self._offset_ms is None:
+                raise
+            # What is known may still do; a time stamp that does not is refused, and says so.
+            _log.warning("clock not read: %s", e)
+
     def venue_time_ms(self) -> int:
         """Return the best estimate of the venue's time.
 
@@ -391,9 +408,8 @@ class Http:
         asked_ms = self._monotonic_ms()
         async with self._syncing:
             # Many requests may be refused for the same clock.
-            if self._offset_ms is not None and (
-                self._synced_ms > asked_ms or asked_ms - self._synced_ms < _CLOCK_PAUSE_S * 1000
-            ):
+            fresh = asked_ms - self._synced_ms < _CLOCK_PAUSE_S * 1000
+            if self._offset_ms is not None and fresh and not self._clocks_parted():
                 return
             best: tuple[float, float] | None = None
             reason = ""
@@ -431,9 +447,13 @@ class Http:
     def _clock_is_due(self) -> bool:
         if self._offset_ms is None:
             return True
-        now_ms = self._monotonic_ms()
-        parted_ms = abs(self._clock.time_ms() - now_ms - self._wall_ms)
-        return now_ms - self._synced_ms > _CLOCK_INTERVAL_S * 1000 or parted_ms > _CLOCKS_PARTED_MS
+        age_ms = self._monotonic_ms() - self._synced_ms
+        return age_ms > _CLOCK_INTERVAL_S * 1000 or self._clocks_parted()
+
+    def _clocks_parted(self) -> bool:
+        # The machine slept (the monotonic clock did not run), or somebody set its clock.
+        parted_ms = self._clock.time_ms() - self._monotonic_ms() - self._wall_ms
+        return abs(parted_ms) > _CLOCKS_PARTED_MS
 
     async def _clock_sample(self) -> tuple[float, float] | str:
         """Return (error, offset) in ms, or why there is none."""

@@ -1005,6 +1005,33 @@ def test_a_refused_stamp_is_looked_into_once(run):
     run(main())
 
 
+def test_a_clock_that_cannot_be_read_stops_no_read(run):
+    """What was known may still do; who needs the time itself is told."""
+
+    async def main():
+        async with against(OK) as (http, server, setup):
+            server.acts = [late(server, {"/read": [OK], "/time": [drop]})]
+            setup.clock.advance(601_000)
+            assert await http.read(READ) == {"value": 1}
+            with pytest.raises(UnavailableError):
+                await http.ready()
+
+    run(main())
+
+
+def test_the_time_is_looked_at_after_the_machine_slept(run):
+    async def main():
+        async with with_clock(0, [(1, 1)] * 1000) as (http, server, setup):
+            await http.ready()
+            await http.ready()
+            assert len(server.seen) == 5
+            setup.clock.step_wall(1_800_000)
+            await http.ready()
+            assert len(server.seen) == 10
+
+    run(main())
+
+
 def test_the_clock_is_kept(run):
     async def main():
         async with with_clock(100, [(1, 1)] * 1000) as (http, server, setup):

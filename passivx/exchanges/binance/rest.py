@@ -386,7 +386,7 @@ class BinanceRest:
     async def _history(
         self, path: str, only: tuple[tuple[str, str], ...], since_ms: int, *, weight: int
     ) -> list[dict[str, Any]]:
-        await self._ready()
+        await self._http.ready()
         end_ms = self._now_ms() + _AHEAD_MS
         if since_ms < end_ms - _MEMORY_MS:
             raise VenueError(
@@ -452,12 +452,6 @@ class BinanceRest:
 
     def _now_ms(self) -> int:
         return self._http.venue_time_ms()
-
-    async def _ready(self) -> None:
-        try:
-            self._now_ms()
-        except VenueError:
-            await self._http.sync_clock()
 
     async def _read(
         self, path: str, params: tuple[tuple[str, str], ...] = (), *, weight: int

@@ -40,7 +40,7 @@ _QUOTE_AGE_S: Final = 60.0
 # A market without trades for so long is asked about over REST.
 _TRADE_AGE_S: Final = 30.0
 # What REST knows and the stream should long have told.
-_TRADE_LATE_MS: Final = 5000
+_TRADE_LATE_S: Final = 5.0
 # A listenKey lives for 60 minutes from its last renewal.
 _KEEP_KEY_S: Final = 1800.0
 _MOST_KEY_AGE_S: Final = 3000.0
@@ -181,12 +181,11 @@ class TradeStream:
                 continue
             # A first trade that is older than the connection says nothing.
             known_ms = self._last_ms or self._venue_ms() - round(silent_s * 1000)
-            late_ms = self._venue_ms() - newest.ts_ms
-            if (
-                newest.ts_ms > known_ms
-                and int(newest.trade_id) != self._last_id
-                and late_ms > _TRADE_LATE_MS
-            ):
+            if newest.ts_ms <= known_ms or int(newest.trade_id) == self._last_id:
+                continue
+            # It may be on its way; what was asked for is what must have come by then.
+            await self._clock.sleep(_TRADE_LATE_S)
+            if self.stream.live and self._last_ms < newest.ts_ms:
                 self.stream.renew(f"no data of {self._subscriber.topics[0]}, but there are trades")
 
     def _on_state(self, state: StreamState, reason: str) -> None:
@@ -212,6 +211,7 @@ class BookStream:
         self._frames = BinanceFrames(symbol)
         self._subscriber = _Subscriber([f"{symbol.lower()}@bookTicker"])
         self._update_id = 0
+        self._quoted_ms = 0
         self.unusual = 0
         self.malformed = 0
         self.stream = Stream(
@@ -228,13 +228,19 @@ class BookStream:
     def _on_frame(self, payload: memoryview) -> bool:
         frames = self._frames
         if frames.scan(payload) == QUOTE:
-            if frames.update_id >= self._update_id:
-                self._update_id = frames.update_id
+            if self._is_newer(frames.update_id, frames.quote_ts_ms):
                 self._sink.on_quote(
                     frames.bid, frames.bid_qty, frames.ask, frames.ask_qty, frames.quote_ts_ms
                 )
             return True
         return self._slow(payload)
+
+    def _is_newer(self, update_id: int, ts_ms: int) -> bool:
+        # Lower ids at a later time are those of a venue that was restarted and counts anew.
+        if update_id < self._update_id and ts_ms <= self._quoted_ms:
+            return False
+        self._update_id, self._quoted_ms = update_id, ts_ms
+        return True
 
     def _slow(self, payload: memoryview) -> bool:
         try:
@@ -250,15 +256,14 @@ class BookStream:
             self.malformed += 1
             log.warning("stream=%s malformed: %s", self.stream.name, e)
             return False
-        if quote.update_id >= self._update_id:
-            self._update_id = quote.update_id
+        if self._is_newer(quote.update_id, quote.ts_ms):
             self._sink.on_quote(quote.bid, quote.bid_qty, quote.ask, quote.ask_qty, quote.ts_ms)
         return True
 
     def _on_state(self, state: StreamState, reason: str) -> None:
         if state is StreamState.LOST:
             # A venue that was restarted may count anew.
-            self._update_id = 0
+            self._update_id = self._quoted_ms = 0
         self._sink.on_link(Link.BOOK, state, reason)
 
 

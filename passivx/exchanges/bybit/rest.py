@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import orjson
 
-from passivx.errors import BadReplyError, UnavailableError, VenueError
+from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Fill,
     MarkPrice,
@@ -369,12 +369,9 @@ class BybitRest:
     # --- one request ---
 
     async def now_ms(self) -> int:
-        """Return the venue's time, which is asked for the first time."""
-        try:
-            return self._http.venue_time_ms()
-        except UnavailableError:
-            await self._http.sync_clock()
-            return self._http.venue_time_ms()
+        """Return the venue's time, which is asked for when it is not known well."""
+        await self._http.ready()
+        return self._http.venue_time_ms()
 
     def _of_symbol(self) -> tuple[tuple[str, str], ...]:
         return (("category", self.category), ("symbol", self.symbol))

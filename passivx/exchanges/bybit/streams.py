@@ -43,7 +43,7 @@ _TICKER_AGE_S: Final = 30.0
 # A market without trades for so long is asked about over REST.
 _TRADE_AGE_S: Final = 30.0
 # What REST knows and the stream should long have told.
-_TRADE_LATE_MS: Final = 5000
+_TRADE_LATE_S: Final = 5.0
 _AUTH_AHEAD_MS: Final = 10_000
 # Answers that say: you are authenticated, or were before.
 _AUTHENTICATED: Final = (None, 0, 20001)
@@ -240,7 +240,11 @@ class PublicStream:
                 continue
             # A first trade that is older than the connection says nothing.
             known_ms = self._last_ms or self._venue_ms() - round(silent_s * 1000)
-            if newest.ts_ms > known_ms and self._venue_ms() - newest.ts_ms > _TRADE_LATE_MS:
+            if newest.ts_ms <= known_ms:
+                continue
+            # It may be on its way; what was asked for is what must have come by then.
+            await self._clock.sleep(_TRADE_LATE_S)
+            if self.stream.live and self._last_ms < newest.ts_ms:
                 self.stream.renew(f"no data of {self._trades_topic}, but there are trades")
 
     def _on_state(self, state: StreamState, reason: str) -> None:

@@ -30,6 +30,7 @@ from passivx.exchanges.http import Answer, Request
 from passivx.exchanges.keys import ApiKey
 from tests.exchanges.binance.venue import Drop, Status, without_pauses
 from tests.exchanges.bybit.venue import (
+    INSTRUMENT,
     KEY,
     NOW_MS,
     Refused,
@@ -37,6 +38,7 @@ from tests.exchanges.bybit.venue import (
     batch,
     client_of,
     fill_row,
+    offer,
     order_row,
     pages,
     position_row,
@@ -280,57 +282,9 @@ class TestAnswers:
 
 
 class TestMarket:
-    INSTRUMENT = {  # noqa: RUF012
-        "symbol": "BTCUSD",
-        "contractType": "InversePerpetual",
-        "status": "Trading",
-        "settleCoin": "BTC",
-        "leverageFilter": {"maxLeverage": "100.00"},
-        "priceFilter": {"minPrice": "0.5", "maxPrice": "999999.5", "tickSize": "0.5"},
-        "lotSizeFilter": {
-            "maxOrderQty": "25000000",
-            "maxMktOrderQty": "5000000",
-            "minOrderQty": "1",
-            "qtyStep": "1",
-            "minNotionalValue": "",
-        },
-        "fundingInterval": 480,
-        "riskParameters": {"priceLimitRatioX": "0.02", "priceLimitRatioY": "0.04"},
-    }
-    RISK = [  # noqa: RUF012
-        {
-            "symbol": "BTCUSD",
-            "riskLimitValue": "300",
-            "maintenanceMargin": "1",
-            "initialMargin": "1.5",
-            "maxLeverage": "66.67",
-            "mmDeduction": "0.75",
-        },
-        {
-            "symbol": "BTCUSD",
-            "riskLimitValue": "150",
-            "maintenanceMargin": "0.5",
-            "initialMargin": "1",
-            "maxLeverage": "100.00",
-            "mmDeduction": "",
-        },
-    ]
-
-    def routes(self, venue, instrument=None, risk=None):
-        venue.routes |= {
-            "GET /v5/market/instruments-info": lambda f: {"list": [instrument or self.INSTRUMENT]},
-            "GET /v5/market/risk-limit": lambda f: {"list": risk or self.RISK},
-            "GET /v5/account/fee-rate": lambda f: {
-                "list": [
-                    {"symbol": "ETHUSD", "makerFeeRate": "1", "takerFeeRate": "1"},
-                    {"symbol": "BTCUSD", "makerFeeRate": "0.0002", "takerFeeRate": "0.00055"},
-                ]
-            },
-        }
-
     def test_rules(self, with_venue):
         async def test(venue, rest):
-            self.routes(venue)
+            offer(venue)
             rules = await rest.rules()
             market = rules.market
             assert (market.price_step, market.qty_step, market.min_qty) == (0.5, 1.0, 1.0)
@@ -350,7 +304,7 @@ class TestMarket:
 
     def test_a_halted_symbol_is_not_trading(self, with_venue):
         async def test(venue, rest):
-            self.routes(venue, self.INSTRUMENT | {"status": "Closed"})
+            offer(venue, INSTRUMENT | {"status": "Closed"})
             assert not (await rest.rules()).trading
 
         with_venue(test)
@@ -370,7 +324,7 @@ class TestMarket:
     )
     def test_rules_that_are_not_told_are_not_made_up(self, with_venue, changed, field):
         async def test(venue, rest):
-            self.routes(venue, self.INSTRUMENT | changed)
+            offer(venue, INSTRUMENT | changed)
             with pytest.raises(BadReplyError, match=field):
                 await rest.rules()
 
@@ -378,7 +332,7 @@ class TestMarket:
 
     def test_fees_of_another_symbol_are_not_ours(self, with_venue):
         async def test(venue, rest):
-            self.routes(venue)
+            offer(venue)
             venue.routes["GET /v5/account/fee-rate"] = lambda f: {"list": []}
             with pytest.raises(BadReplyError, match="one row"):
                 await rest.rules()

@@ -212,3 +212,54 @@ def pages(*parts: list[Fields], cursors: list[str] | None = None) -> Route:
         return {"list": parts[i], "nextPageCursor": names[i] if i < len(names) else ""}
 
     return route
+
+
+INSTRUMENT: Fields = {
+    "symbol": "BTCUSD",
+    "contractType": "InversePerpetual",
+    "status": "Trading",
+    "settleCoin": "BTC",
+    "leverageFilter": {"maxLeverage": "100.00"},
+    "priceFilter": {"minPrice": "0.5", "maxPrice": "999999.5", "tickSize": "0.5"},
+    "lotSizeFilter": {
+        "maxOrderQty": "25000000",
+        "maxMktOrderQty": "5000000",
+        "minOrderQty": "1",
+        "qtyStep": "1",
+        "minNotionalValue": "",
+    },
+    "fundingInterval": 480,
+    "riskParameters": {"priceLimitRatioX": "0.02", "priceLimitRatioY": "0.04"},
+}
+RISK: list[Fields] = [
+    {
+        "symbol": "BTCUSD",
+        "riskLimitValue": "300",
+        "maintenanceMargin": "1",
+        "initialMargin": "1.5",
+        "maxLeverage": "66.67",
+        "mmDeduction": "0.75",
+    },
+    {
+        "symbol": "BTCUSD",
+        "riskLimitValue": "150",
+        "maintenanceMargin": "0.5",
+        "initialMargin": "1",
+        "maxLeverage": "100.00",
+        "mmDeduction": "",
+    },
+]
+
+
+def offer(venue: Venue, instrument: Fields = INSTRUMENT, risk: list[Fields] = RISK) -> None:
+    """Have a venue answer what rules are made of."""
+    venue.routes |= {
+        "GET /v5/market/instruments-info": lambda f: {"list": [instrument]},
+        "GET /v5/market/risk-limit": lambda f: {"list": risk},
+        "GET /v5/account/fee-rate": lambda f: {
+            "list": [
+                {"symbol": "ETHUSD", "makerFeeRate": "1", "takerFeeRate": "1"},
+                {"symbol": "BTCUSD", "makerFeeRate": "0.0002", "takerFeeRate": "0.00055"},
+            ]
+        },
+    }
