@@ -109,18 +109,18 @@ class Gate:
         if code == _NO_CODE:
             self.fin()
             return
-        # Not to be cut within a character: at most 123 bytes.
-        text = reason.encode()[:123].decode(errors="ignore").encode()
-        self._write(frame(_CLOSE, struct.pack("!H", code) + text))
         self.over = True
+        if not self._transport.is_closing():
+            # At most 123 bytes, and no half of a character.
+            text = reason.encode()[:123].decode(errors="ignore").encode()
+            self._transport.write(frame(_CLOSE, struct.pack("!H", code) + text))
         asyncio.get_running_loop().call_later(_GRACE_S, self._transport.close)
 
     def closed_by_client(self, code: int | None) -> None:
         """Answer a CLOSE of the client's (unless it is the answer to ours) and end the stream."""
         if not self.over and not self._frozen:
-            # 1005 stands for a CLOSE without a code, which is answered alike.
-            bare = code is None or code in (1005, _NO_CODE)
-            self._write(frame(_CLOSE, b"" if bare else struct.pack("!H", code)))
+            # aiohttp's words for a CLOSE without a code are 0 and None; it is answered alike.
+            self._write(frame(_CLOSE, struct.pack("!H", code) if code else b""))
         self.fin()
 
     def end(self) -> None:

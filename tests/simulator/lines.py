@@ -150,10 +150,8 @@ class Client:
 
     def send(self, payload: bytes | str, opcode: int = TEXT, *, first: int = 0x80) -> None:
         data = payload.encode() if isinstance(payload, str) else payload
-        assert len(data) < 126 or opcode == TEXT
-        size = bytes([0x80 | len(data)])
-        if len(data) >= 126:
-            size = b"\xff" + struct.pack("!Q", len(data))
+        long = len(data) >= 126
+        size = b"\xff" + struct.pack("!Q", len(data)) if long else bytes([0x80 | len(data)])
         self.writer.write(bytes([first | opcode]) + size + bytes(4) + data)  # the mask is zeros
 
     async def frame(self) -> tuple[int, bytes]:
@@ -186,7 +184,7 @@ class Client:
 @contextlib.asynccontextmanager
 async def line(*rules: dict[str, Any], **options: Any) -> AsyncIterator[Line]:
     """Serve, with rules in force."""
-    async with asyncio.timeout(20), Line(**options) as served:
+    async with asyncio.timeout(8), Line(**options) as served:
         if rules:
             served.faults.add(list(rules))
         yield served
