@@ -300,10 +300,13 @@ def test_workers_leave_ctrl_c_to_their_parent(folder: Path) -> None:
                 pool.submit(job)
             done = pool.results()
             timer = threading.Timer(0.005, os.kill, (os.getpid(), signal.SIGINT))
-            # On a busy machine it may strike before `start` returns.
-            with pytest.raises(KeyboardInterrupt):
-                timer.start()
+
+            def interrupted() -> None:
+                timer.start()  # on a busy machine it strikes before this returns
                 keep_on(pool, done)
+
+            with pytest.raises(KeyboardInterrupt):
+                interrupted()
             timer.join()
             done += pool.close()
     finally:

@@ -357,7 +357,7 @@ def test_stopping_says_goodbye_and_frees_the_port(run):
             await served.server.stop()
             opcode, payload = await client.frame()
             assert (opcode, payload) == (CLOSE, code(1001) + b"going away")
-            with pytest.raises(OSError, match="."):
+            with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)
 
     run(go())
