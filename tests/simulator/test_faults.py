@@ -180,7 +180,236 @@ def test_a_stale_answer_is_the_first(run):
     run(go())
 
 
+def test_a_stale_answer_of_an_age(run):
+    async def go():
+        rule = {"do": "rest.stale", "s": 5, "when": {"on": "GET /x"}, "times": 0}
+        async with line(rule) as served:
+            got = []
+            for _ in range(5):
+                got.append((await served.ask("GET", "/x"))[1])
+                await served.time.run(3000)
+            # At 0, 3, 6, 9 and 12 s: the newest that is 5 s old, else the oldest.
+            assert got == [b'{"n":%d}' % n for n in (1, 1, 1, 2, 3)]
+
+    run(go())
+
+
+def test_one_answer_at_a_time_the_other_rule_waits(run):
+    async def go():
+        rules = [
+            {"do": "rest.reply", "status": status, "when": {"on": on}}
+            for status, on in ((501, "order"), (502, "any"), (503, "POST /fapi/v1/*"))
+        ]
+        async with line(*rules) as served:
+            got = [(await served.ask(*ORDER))[0] for _ in range(4)]
+            assert got == [501, 502, 503, 200]
+            assert [row["id"] for row in served.faults_seen()] == [1, 2, 3]
+
+    run(go())
+
+
+def test_a_rule_that_has_ended_does_nothing(run):
+    async def go():
+        rule = {"do": "rest.reply", "status": 503, "when": {"on": "any"}, "times": 0}
+        async with line(rule | {"until_ms": 1000}) as served:
+            assert (await served.ask("GET", "/x"))[0] == 503
+            await served.time.run(1001)
+            assert (await served.ask("GET", "/x"))[0] == 200
+            assert not served.faults.armed
+
+    run(go())
+
+
+def test_a_deed_about_the_order_that_a_request_names(run):
+    async def go():
+        rules = [
+            {"do": "ord.partial", "fraction": 1, "when": {"on": "cancel"}},
+            {"do": "rest.delay_exec", "s": 1, "when": {"on": "cancel"}},
+        ]
+        async with line(*rules) as served:
+            served.world.order("first", 1, 1.0, 90.0)
+            meant = served.world.order("second", 1, 1.0, 91.0)
+            client = await served.client()
+            client.send_request("DELETE", "/fapi/v1/order?origClientOrderId=second")
+            while len(served.faults_seen()) < 2:
+                await asyncio.sleep(0)
+            await served.time.run(1000)
+            assert (await client.answer())[0] == 200
+            assert meant.status == "FILLED"
+            assert served.world.venue.size == 1.0
+
+    run(go())
+
+
+def test_stopping_does_not_wait_for_what_is_delayed(run):
+    async def go():
+        async with line({"do": "rest.delay", "s": 9, "when": {"on": "any"}}) as served:
+            client = await served.client()
+            client.send_request("GET", "/x")
+            while not served.faults_seen():
+                await asyncio.sleep(0)
+
+    run(go())
+
+
 # --- websockets ---
+
+
+def test_frozen_it_neither_reads_nor_writes_and_then_does_both(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            served.faults.add({"do": "ws.freeze", "s": 5})
+            (session,) = served.server.sessions
+            session.send("held")
+            session.ping(b"lost")
+            client.send("unread")
+            client.send(b"?", PING)
+            await client.writer.drain()
+            # A second one goes on: the turns of the loop that this takes are enough for the first.
+            other = await served.socket()
+            other.send("x")
+            assert await other.text() == '{"n":1}'
+            assert served.front.executed == ["x"]
+            await served.time.run(5000)
+            assert await client.text() == "held"
+            assert await client.text() == '{"n":2}'
+            assert await client.frame() == (PONG, b"?")
+
+    run(go())
+
+
+def test_only_messages_that_match_are_lost_or_doubled(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            (session,) = served.server.sessions
+            served.faults.add({"do": "ws.drop", "match": "trade", "count": 2})
+            for text in ("trade", "book", "a trade", "trade 3"):
+                session.send(text)
+            assert [await client.text(), await client.text()] == ["book", "trade 3"]
+            served.faults.add({"do": "ws.dup", "match": "book"})
+            for text in ("trade", "book", "book"):
+                session.send(text)
+            assert [await client.text() for _ in range(4)] == ["trade", "book", "book", "book"]
+
+    run(go())
+
+
+def test_what_waits_to_be_turned_round_does_not_wait_for_ever(run):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            (session,) = served.server.sessions
+            served.faults.add({"do": "ws.reorder", "window": 8})
+            session.send("a")
+            session.send("b")
+            assert await client.silent()
+            await served.time.run(1000)
+            session.send("c")
+            assert [await client.text() for _ in range(3)] == ["b", "a", "c"]
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("rule", "before", "after", "executed"),
+    [
+        ({"do": "rest.delay", "s": 5}, [], ['{"n":1}'], 1),
+        ({"do": "rest.delay_exec", "s": 5}, [], ['{"n":1}'], 0),
+        ({"do": "rest.reply", "body": '{"id":"$id","code":-1}'}, ['{"id":7,"code":-1}'], [], 0),
+        ({"do": "rest.reply_after_exec", "body": "late"}, ["late"], [], 1),
+        ({"do": "rest.reply_after_exec"}, [], [], 1),
+    ],
+)
+def test_answers_over_a_socket(run, rule, before, after, executed):
+    async def go():
+        async with line(rule | {"when": {"on": "ws:order.place"}}) as served:
+            client = await served.socket("/trade")
+            client.send('{"id":7,"method":"order.place"}')
+            assert [await client.text() for _ in before] == before
+            assert await client.silent()
+            assert len(served.front.executed) == executed
+            await served.time.run(5000)
+            assert [await client.text() for _ in after] == after
+            client.send("{}")
+            client.send("[]")
+            client.send("no json")
+            for _ in range(3):
+                assert (await client.text()).startswith('{"n":')
+
+    run(go())
+
+
+def test_an_answer_over_a_socket_cut_short(run):
+    async def go():
+        rule = {"do": "rest.truncate", "bytes": 5, "when": {"on": "order"}}
+        async with line(rule) as served:
+            client = await served.socket("/trade")
+            client.send('{"reqId":"1","op":"order.create"}')
+            assert await client.closed() == b'\x81\x07{"n'
+
+    run(go())
+
+
+def test_groups_are_of_requests_not_of_what_else_goes_over_sockets(run):
+    async def go():
+        rules = [
+            {"do": "rest.reply", "body": "any", "when": {"on": "any"}},
+            {"do": "rest.reply", "body": "auth", "when": {"on": "ws:auth"}},
+        ]
+        async with line(*rules) as served:
+            client = await served.socket("/private")
+            for text, answer in (
+                ('{"op":"subscribe"}', '{"n":1}'),
+                ('{"op":"auth"}', "auth"),
+                ('{"op":"auth"}', '{"n":2}'),
+            ):
+                client.send(text)
+                assert await client.text() == answer
+
+    run(go())
+
+
+def test_a_deed_of_a_sockets_moment_concerns_that_socket(run):
+    async def go():
+        rules = [
+            {"do": "ws.rst", "when": {"on": "connect:public", "nth": 2}},
+            {"do": "ws.fin", "when": {"on": "ws:auth"}},
+        ]
+        async with line(*rules) as served:
+            first = await served.socket()
+            second = await served.socket()
+            assert await second.closed() == b""
+            third = await served.socket()
+            third.send('{"op":"auth"}')
+            assert await third.closed() in (b"", b'\x81\x07{"n":1}')
+            first.send("x")
+            assert (await first.text()).startswith('{"n":')
+
+    run(go())
+
+
+def test_a_handshake_that_is_late_and_one_that_never_ends(run):
+    async def go():
+        rules = [
+            {"do": "rest.delay", "s": 5, "when": {"on": "connect"}},
+            {"do": "rest.drop_before", "when": {"on": "connect", "nth": 2}},
+        ]
+        async with line(*rules) as served:
+            client = await served.client()
+            waiting = asyncio.create_task(client.upgrade("/public"))
+            while not served.faults_seen():
+                await asyncio.sleep(0)
+            await served.time.run(4999)
+            assert not waiting.done()
+            await served.time.run(1)
+            assert (await waiting)[0] == 101
+            other = await served.client()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await other.upgrade("/public")
+
+    run(go())
 
 
 def test_stalled_it_answers_pings_and_loses_the_rest(run):
@@ -335,6 +564,68 @@ def test_deeds_change_the_truth_and_heal_what_lasts():
             assert not venue.hedge_mode
             assert venue.trading
             assert served.clock.time_ms() == served.time.time_ms()
+
+    asyncio.run(go())
+
+
+def test_terms_and_rules_change_behind_the_clients_back():
+    async def go():
+        async with line() as served:
+            venue, add = served.world.venue, served.faults.add
+            add([{"do": "acct.leverage", "leverage": 5}, {"do": "acct.margin", "cross": False}])
+            assert (venue.leverage, venue.cross_mode) == (5.0, False)
+            add({"do": "mkt.rules", "price_step": 2, "max_qty": 7, "max_orders": 1})
+            listing = venue.listing
+            assert listing.market.price_step == 2.0
+            assert (listing.max_qty, listing.max_orders) == (7.0, 1)
+            assert listing.market.qty_step == 1.0
+            add({"do": "ext.order", "side": "sell", "qty": 1, "price": 104, "client_id": "mine"})
+            add({"do": "ext.clone"})
+            assert "too_many_orders" in served.faults_seen()[-1]["refused"]
+            add([{"do": "mkt.rules", "max_orders": 5}, {"do": "ext.clone", "client_id": "mine"}])
+            assert [(o.client_id, o.price) for o in venue.open_orders()] == [
+                ("mine", 104.0), ("web_3", 104.0),
+            ]  # fmt: skip
+            add([{"do": "ext.order", "side": "buy", "qty": 2}, {"do": "acct.funding", "rate": 0.5}])
+            ((_, rate, amount, size),) = venue.payments
+            assert (rate, size) == (0.5, 2.0)
+            assert amount < 0.0
+            add({"do": "mkt.rules", "qty_step": 3})
+            assert served.faults_seen()[-1]["refused"]
+            assert venue.listing.market.qty_step == 1.0
+
+    asyncio.run(go())
+
+
+def test_a_clock_that_drifts():
+    async def go():
+        async with line() as served:
+
+            def skew_ms():
+                return served.clock.time_ms() - served.time.time_ms()
+
+            served.faults.add({"do": "clock.skew", "ms": 6000, "over_s": 60})
+            await served.time.run(30_000)
+            assert skew_ms() == 3000
+            served.faults.add({"do": "clock.skew", "ms": -1000, "over_s": 10})
+            await served.time.run(5_000)
+            assert skew_ms() == 1000
+            await served.time.run(6_000)
+            assert skew_ms() == -1000
+            assert served.clock.monotonic_s() == served.time.monotonic_s()
+
+    asyncio.run(go())
+
+
+def test_an_event_is_about_its_order():
+    async def go():
+        rule = {"do": "ord.partial", "fraction": 0.5, "when": {"event": "order", "nth": 2}}
+        async with line(rule) as served:
+            first = served.world.order("a", 1, 4.0, 90.0)
+            second = served.world.order("b", 1, 4.0, 91.0)
+            assert second.filled == 0.0  # not before the venue is done with it
+            await served.time.run(0)
+            assert (first.filled, second.filled) == (0.0, 2.0)
 
     asyncio.run(go())
 
