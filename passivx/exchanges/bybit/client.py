@@ -83,6 +83,10 @@ class Bybit:
         self._http = Http(endpoints.rest, dialect, self._clock, self._budget, rng=rng)
         self.rest = BybitRest(self._http, symbol=symbol, category=category)
         self._steps: wire.Steps | None = None
+        # The demo has no trade socket, and takes batches of linear contracts alone. One by one is
+        # no slower: either way it is so many orders a second.
+        single = category == "inverse" and endpoints.ws_trade is None
+        self._most = 1 if single else MAX_BATCH
         self._coin = ""
         self._trade: TradeSocket | None = None
         self._sending = Sending(self._budget)
@@ -258,7 +262,7 @@ class Bybit:
             ]
         return self._sending.in_batches(
             orders,
-            MAX_BATCH,
+            self._most,
             check=lambda order: wire.order_fields(order, steps),
             one=lambda order: self.rest.place(order, steps),
             many=lambda part: self.rest.place_batch(part, steps),
@@ -274,7 +278,7 @@ class Bybit:
             ]
         return self._sending.in_batches(
             orders,
-            MAX_BATCH,
+            self._most,
             check=lambda order: None,
             one=self.rest.cancel,
             many=self.rest.cancel_batch,

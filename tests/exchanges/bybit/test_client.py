@@ -147,7 +147,7 @@ async def absent(peer):
 
 
 @contextlib.asynccontextmanager
-async def scene(clock, *, public=absent, private=absent, trade=None, category="inverse"):
+async def scene(clock, *, public=absent, private=absent, trade=absent, category="inverse"):
     """Set the stage; sockets without a script hang up."""
     account = Account(clock)
     async with contextlib.AsyncExitStack() as stack:
@@ -188,7 +188,7 @@ def on_stage(run, clock):
 
     def start(test, category="inverse", **scripts):
         async def go():
-            made = {name: script(clock) for name, script in scripts.items()}
+            made = {name: script and script(clock) for name, script in scripts.items()}
             async with scene(clock, category=category, **made) as stage:
                 await test(stage)
 
@@ -759,11 +759,25 @@ class TestListen:
         async def test(stage):
             await stage.client.listen(stage.recorder)
             stage.venue.routes["POST /v5/order/create"] = accepted
-            (got,) = await asyncio.gather(*stage.client.place(orders(1)))
-            assert got.verdict is Verdict.OK
+            stage.venue.routes["POST /v5/order/cancel"] = lambda f: {"orderId": f["orderId"]}
+            # As in the demo, which takes no batches of inverse contracts either.
+            sent = stage.client.place(orders(3)) + stage.client.cancel([RESTING] * 2)
+            assert [o.verdict for o in await asyncio.gather(*sent)] == [Verdict.OK] * 5
             assert Link.ORDERS not in {e[0] for e in stage.recorder.named("link")}
 
-        on_stage(test, public=market, private=telling())
+        on_stage(test, public=market, private=telling(), trade=None)
+
+    def test_linear_goes_in_batches_all_the_same(self, on_stage):
+        async def test(stage):
+            linear = INSTRUMENT["lotSizeFilter"] | {"minNotionalValue": "5"}
+            row = INSTRUMENT | {"contractType": "LinearPerpetual", "lotSizeFilter": linear}
+            offer(stage.venue, row)
+            stage.venue.routes["POST /v5/order/create-batch"] = lambda f: batch(f)
+            assert (await stage.client.rules()).market.min_cost == 5.0
+            got = await asyncio.gather(*stage.client.place(orders(3)))
+            assert [o.verdict for o in got] == [Verdict.OK] * 3
+
+        on_stage(test, category="linear", trade=None)
 
     def test_a_silent_topic_of_trades_is_asked_about(self, on_stage):
         def quiet(clock):
@@ -773,6 +787,7 @@ class TestListen:
                 while True:
                     peer.send(json.dumps(QUOTE))
                     peer.send(json.dumps(TICKER))
+                    await peer.writer.drain()
                     await asyncio.sleep(0.0005)
 
             return script
@@ -794,7 +809,7 @@ class TestListen:
                 lambda: (Link.TRADES, StreamState.LOST, reason) in stage.recorder.named("link"),
             )
 
-        on_stage(test, public=quiet, private=telling())
+        on_stage(test, public=quiet, private=telling(), trade=answering())
 
     def test_no_secret_is_shown(self, on_stage, caplog):
         caplog.set_level(logging.DEBUG)

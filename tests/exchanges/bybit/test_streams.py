@@ -287,6 +287,7 @@ class TestPublicSocket:
                 stream = public(recorder, clock, url=server.url)
                 async with running(stream.stream.run()):
                     await recorder.until(lambda: recorder.named("trade"))
+                    await stream.stream.wait_live()
                     assert recorder.named("gap") == []
                     heard.set()
                     await pumped(clock, lambda: recorder.named("quote"))
@@ -334,6 +335,7 @@ class TestPublicSocket:
                 for message in (TRADE, QUOTE, TICKER):
                     if message["topic"] != silent:
                         peer.send(json.dumps(message))
+                await peer.writer.drain()
                 await asyncio.sleep(0.002)
 
         async def test():
