@@ -554,6 +554,21 @@ class TestOverTheSocket:
 
         on_stage(test, market=market, public=public, private=telling(), trade=answering(*[ok] * 5))
 
+    def test_new_rules_change_what_is_written(self, on_stage):
+        async def test(stage):
+            await stage.client.listen(stage.recorder)
+            half = NewOrder(client_id="half", side=1, price=90000.05, qty=0.002)
+            (got,) = await asyncio.gather(*stage.client.place([half]))
+            assert got.reaction is Reaction.DROP
+            info = json.loads(json.dumps(INFO))
+            info["symbols"][0]["filters"][0]["tickSize"] = "0.05"
+            stage.venue.routes["GET /fapi/v1/exchangeInfo"] = lambda p: info
+            await stage.client.rules()
+            (got,) = await asyncio.gather(*stage.client.place([half]))
+            assert (got.verdict, got.order.price) == (Verdict.OK, 90000.05)
+
+        on_stage(test, market=market, public=public, private=telling(), trade=answering(ok))
+
     def test_rest_takes_over(self, on_stage):
         async def once(peer):
             await peer.upgrade()

@@ -390,6 +390,41 @@ class TestCancel:
         with_venue(test)
 
 
+class TestReserve:
+    """What of the limits is kept for cancels and reduce-only orders."""
+
+    def test_cancels_may_use_it(self, with_venue):
+        async def test(venue, rest):
+            venue.routes["DELETE /fapi/v1/order"] = lambda p: order_row(status="CANCELED")
+            venue.routes["DELETE /fapi/v1/allOpenOrders"] = lambda p: {"code": 200, "msg": "done"}
+            venue.routes["DELETE /fapi/v1/batchOrders"] = lambda p: [order_row()]
+            venue.routes["GET /fapi/v1/openOrders"] = lambda p: []
+            await rest.open_orders()
+            rest._http._budget.charge({"weight": 2200})
+            assert (await rest.cancel(RESTING)).verdict is Verdict.OK
+            assert (await rest.cancel_batch([RESTING]))[0].verdict is Verdict.OK
+            assert (await rest.cancel_all()).verdict is Verdict.OK
+            assert (await rest.set_leverage(5)).reaction is Reaction.BACK_OFF
+
+        with_venue(test)
+
+    def test_a_batch_may_if_all_of_it_reduces(self, with_venue):
+        closing = NewOrder(client_id="c-1", side=-1, price=90000.1, qty=0.002, reduce_only=True)
+
+        async def test(venue, rest):
+            venue.routes["POST /fapi/v1/batchOrders"] = lambda p: [
+                echo(row) for row in listed(p["batchOrders"])
+            ]
+            rest._http._budget.charge({"orders_10s": 270})
+            held = await rest.place_batch([closing, ORDER], STEPS)
+            assert [o.reaction for o in held] == [Reaction.BACK_OFF] * 2
+            sent = await rest.place_batch([closing, closing], STEPS)
+            assert [o.verdict for o in sent] == [Verdict.OK] * 2
+            assert len(venue.calls) == 1
+
+        with_venue(test)
+
+
 class TestLookUp:
     def test_one_that_is_there(self, with_venue):
         async def test(venue, rest):

@@ -764,6 +764,22 @@ class TestListenKey:
     def test_expired(self, run, event):
         self.renewals(run, send=event, made=2)
 
+    def test_another_key_that_expired_is_none_of_ours(self, run):
+        event = {"e": "listenKeyExpired", "E": 1, "listenKey": "another"}
+        recorder = Recorder()
+        stream = private(recorder)
+        stream._key = f"{LISTEN_KEY}1"
+        feed(stream, event)
+        assert stream._key == f"{LISTEN_KEY}1"
+
+    def test_an_account_with_another_key_is_connected_anew(self, run):
+        class Others(Keys):
+            async def keep(self):
+                self.kept += 1
+                return "another"
+
+        self.renewals(run, keys=Others(), minutes=31, made=2)
+
     def test_kept_every_half_hour(self, run):
         keys = Keys()
         self.renewals(run, keys=keys, minutes=125, made=1)

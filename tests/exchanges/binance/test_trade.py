@@ -237,6 +237,15 @@ class TestAnswers:
 
         at_desk(answering(error(code)), test)
 
+    def test_a_refusal_is_one_whatever_its_status(self, at_desk):
+        def answer(request):
+            return ok(request) | {"error": {"code": -5022, "msg": "no"}}
+
+        async def test(desk, server):
+            assert (await desk.socket.place(ORDER)).verdict is Verdict.REJECTED
+
+        at_desk(answering(answer), test)
+
     def test_a_cancel_of_what_is_gone(self, at_desk):
         async def test(desk, server):
             got = await desk.socket.cancel(RESTING)
