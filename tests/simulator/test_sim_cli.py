@@ -106,7 +106,8 @@ def test_the_control_port_refuses_what_it_should():
         assert "did you mean 'ws.rst'?" in text
         assert refused(lambda: ask(f"{control}/fault", method="POST"))[0] == 400
         assert refused(lambda: ask(f"{control}/step", {"ticks": 1}))[0] == 400
-        assert refused(lambda: ask(f"{control}/state", Host="evil.example"))[0] == 421
+        for name, value in (("Host", "evil.example"), ("Origin", "http://evil.example")):
+            assert refused(lambda: ask(f"{control}/stop", {}, **{name: value}))[0] == 421  # noqa: B023
         assert refused(lambda: ask(f"{control}/nothing"))[0] == 404
         assert json.loads(ask(f"{control}/fault", method="DELETE")) == {"ids": []}
 
