@@ -311,6 +311,24 @@ def test_the_bounds_themselves_are_allowed_in_decimals() -> None:
     w.order("enough", 1, 0.2, 25.01)
 
 
+def test_the_largest_and_smallest_quantities_are_allowed() -> None:
+    w = world(listing={"max_qty": 20.0, "max_market_qty": 10.0}, market={"min_qty": 3.0})
+    w.order("most", 1, 20.0, 98.0)
+    w.order("most at market", 1, 10.0)
+    w.order("least", 1, 3.0, 98.0)
+    w.order("dearest", -1, 3.0, 1000.0)
+    w.order("cheapest", 1, 3.0, 1.0)
+
+
+def test_all_of_the_margin_may_be_used() -> None:
+    w = world(wallet=98.0)
+    w.order("a", 1, 10.0, 98.0)
+    assert w.venue.available == 0.0
+    w = world(wallet=98.0)
+    w.order("a", 1, 5.0, 98.0)
+    w.venue.set_leverage(5.0)
+
+
 def test_out_of_band_is_moved_where_the_venue_moves() -> None:
     w = world(BYBIT, listing={"band_up": 1.035, "band_down": 0.965})
     assert w.order("a", 1, 1.0, 110.0, tif=TimeInForce.GTC).price == 103.0
@@ -342,6 +360,7 @@ def test_margin_is_of_the_worse_side() -> None:
     w.sold_at(98.0)
     w.bought_at(98.0)
     assert w.venue.position_margin == pytest.approx(98.0)
+    assert w.venue.available == pytest.approx(2.0)  # what sells is less than what is held
     w.order("close", -1, 10.0, 103.0)  # closes, and turns by less than is held
 
 
@@ -494,14 +513,22 @@ def test_a_jump_is_a_print_and_the_tape_goes_on_behind_it() -> None:
     w.heard()
     w.venue.jump(90.0)
     w.venue.jump(95.0)
+    w.venue.jump(90.0)  # at the bid: sold, and the ask stays
+    assert w.venue.quote == (90.0, 95.0)
     w.sold_at(94.0)
-    assert [x for x in w.heard() if x.startswith("print")] == [
-        "print 2 90",
-        "print 3 95",
-        "print 4 94",
-    ]
+    w.sold_at(93.0)
+    printed = [x for x in w.heard() if x.startswith("print")]
+    assert printed == [f"print {n} {p}" for n, p in enumerate((90, 95, 90, 94, 93), 2)]
     assert w.venue.size == 1.0
-    assert w.venue.mark_price == 94.0
+    assert w.venue.mark_price == 93.0
+
+
+def test_a_number_that_was_given_already_moves_the_tape_up() -> None:
+    w = world()
+    for trade_id in (5, 5, 6, 9, 2, 3):
+        w.venue.print(trade_id, 100.0, 1.0, True, START_MS)
+    printed = [int(x.split()[1]) for x in w.heard() if x.startswith("print")]
+    assert printed == [5, 6, 7, 10, 11, 12]
 
 
 def test_funding_is_settled_when_the_replay_passes_its_time() -> None:
@@ -521,7 +548,9 @@ def test_funding_is_settled_when_the_replay_passes_its_time() -> None:
     w.venue.pass_time(start + 24 * hour)
     w.venue.pass_time(start + 24 * hour)
     assert w.venue.payments[2:] == [(START_MS, 0.001, -0.8, 10.0)]
+    w.heard()
     w.venue.settle_funding(-0.01)
+    assert w.heard() == ["funding -0.01 8", "account funding 10"]
     assert w.venue.payments[3][2] == 8.0
     w.order("close", -1, 10.0)
     w.heard()
@@ -577,7 +606,10 @@ def test_forced_liquidation_deleveraging_and_deposit() -> None:
     assert w.heard() == ["fill adl 4 @ 100", "account adl 6"]
     wallet = w.venue.wallet
     w.venue.deposit(-100.0)
+    assert w.heard() == ["account deposit 6"]
     assert w.venue.wallet == pytest.approx(wallet - 100.0)
+    (line,) = w.ledger.entries("deposit")
+    assert (line["amount"], line["wallet"]) == (-100.0, w.venue.wallet)
     w.venue.liquidate()
     assert w.venue.size == 0.0
     w.heard()
@@ -619,7 +651,8 @@ def test_new_rules_hold_at_once() -> None:
     order = w.order("a", 1, 3.0, 98.0)
     coarse = replace(LISTING.market, price_step=5.0, qty_step=3.0, maker_fee=0.0)
     w.venue.set_listing(replace(LISTING, market=coarse, max_price=500.0))
-    assert w.heard()[-1] == "terms rules"
+    assert w.heard()[1:] == ["quote 95 105", "terms rules"]
+    assert w.venue.quote == (95.0, 105.0)
     with refused(Reason.BAD_PRICE):
         w.order("b", 1, 3.0, 97.0)
     with refused(Reason.BAD_QTY):
@@ -636,6 +669,10 @@ def test_new_rules_hold_at_once() -> None:
 def test_a_listing_that_cannot_be_kept(change: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         world(listing=change)
+    w = world()
+    with pytest.raises(ValueError, match=next(iter(change))):
+        w.venue.set_listing(replace(LISTING, **change))
+    assert w.venue.listing == LISTING
 
 
 def test_isolated_margin_is_of_the_entry_and_costs_no_more() -> None:
