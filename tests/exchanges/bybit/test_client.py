@@ -496,6 +496,7 @@ class TestOverRest:
             await stage.client.rules()
             (got,) = await asyncio.gather(*stage.client.place(orders(1)))
             assert (got.verdict, got.order.client_id) == (Verdict.OK, "g-0")
+            assert stage.client._sending._tasks == set()
 
         on_stage(test)
 

@@ -48,7 +48,10 @@ def test_every_code_is_classified_as_written(shared: Path):
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 418, 429, 500, 502, 503])
 def test_a_status_alone_proves_nothing(status):
-    assert react(status, None, "")[0] is Verdict.UNKNOWN
+    verdict, reaction = react(status, None, "")
+    assert verdict is Verdict.UNKNOWN
+    wanted = {401: Reaction.HALT, 403: Reaction.BACK_OFF, 429: Reaction.BACK_OFF}
+    assert reaction is wanted.get(status, Reaction.LOOK_UP)
 
 
 @given(st.integers(), st.integers(100, 599), st.text(max_size=40))
