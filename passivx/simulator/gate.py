@@ -117,11 +117,10 @@ class Gate:
         asyncio.get_running_loop().call_later(_GRACE_S, self._transport.close)
 
     def closed_by_client(self, code: int | None) -> None:
-        """Answer a CLOSE of the client's (unless it is the answer to ours) and end the stream."""
+        """Answer a CLOSE of the client's, unless it is the answer to ours; `end` follows."""
         if not self.over and not self._frozen:
             # aiohttp's words for a CLOSE without a code are 0 and None; it is answered alike.
             self._write(frame(_CLOSE, struct.pack("!H", code) if code else b""))
-        self.fin()
 
     def end(self) -> None:
         """Be done with: the connection is gone."""

@@ -279,6 +279,24 @@ def test_frozen_it_neither_reads_nor_writes_and_then_does_both(run):
     run(go())
 
 
+@pytest.mark.parametrize("do", ["ws.stall", "ws.hold", "ws.freeze", "ws.reorder"])
+def test_healed_it_goes_on_at_once(run, do):
+    async def go():
+        async with line() as served:
+            client = await served.socket()
+            (session,) = served.server.sessions
+            served.faults.add({"do": do})
+            session.send("before")
+            served.faults.add([{"do": "ws.drop", "count": 9}, {"do": "ws.cut"}, {"do": "heal"}])
+            session.send("after")
+            expected = ["after"] if do == "ws.stall" else ["before", "after"]
+            assert [await client.text() for _ in expected] == expected
+            client.send("x")
+            assert await client.text() == '{"n":1}'
+
+    run(go())
+
+
 def test_only_messages_that_match_are_lost_or_doubled(run):
     async def go():
         async with line() as served:
@@ -459,13 +477,17 @@ def test_twice_not_at_all_and_reversed(run):
     run(go())
 
 
-@pytest.mark.parametrize(("do", "frame"), [("ws.rst", b""), ("ws.fin", b"")])
-def test_ends_without_a_word(run, do, frame):
+@pytest.mark.parametrize(("do", "reset"), [("ws.rst", True), ("ws.fin", False)])
+def test_ends_without_a_word(run, do, reset):
     async def go():
         async with line() as served:
             client, other = await served.socket(), await served.socket("/private")
             served.faults.add({"do": do, "channel": "public"})
-            assert await client.closed() == frame
+            try:
+                assert await client.reader.read() == b""
+                assert not reset
+            except ConnectionResetError:
+                assert reset
             other.send("x")
             assert await other.text() == '{"n":1}'
 

@@ -327,6 +327,7 @@ def test_a_client_that_reads_nothing_is_let_go(run):
                 (session,) = served.server.sessions
                 for _ in range(40):
                     session.send("x" * (1 << 20))
+                assert session._gate.over  # nothing more is put by for it
                 while not served.front.gone:
                     await asyncio.sleep(0.01)
             assert served.front.gone == [session]
