@@ -634,6 +634,14 @@ class TestListen:
             trade=answering(),
         )
 
+    def test_clock_listen_key_and_trades_are_looked_after(self, on_stage):
+        async def test(stage):
+            await stage.client.listen(stage.recorder)
+            work = {task.get_coro().__qualname__ for task in stage.client._sending._tasks}
+            assert {"Http.keep_clock", "PrivateStream.keep", "TradeStream.watch"} <= work
+
+        on_stage(test, market=market, public=public, private=telling())
+
     def test_a_settlement_is_read_over_rest(self, on_stage):
         event = account_event("FUNDING_FEE", P=[]) | {"T": NOW_MS}
         row = {

@@ -118,6 +118,8 @@ class TestJudge:
 
     def test_a_ban_ends_when_the_text_says(self):
         text = f"Way too many requests; IP(1.2.3.4) banned until {MS + 90_000}. Please use ws"
+        # The order socket and a 429 tell of it in the same words.
+        assert at(-1003, 429, text).ban
         found = at(-1003, 418, text)
         assert found.ban
         assert found.retry_after_s == pytest.approx(90.0)
