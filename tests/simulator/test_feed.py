@@ -64,6 +64,8 @@ def test_a_symbol_is_listed_by_the_example_of_its_market() -> None:
 
 def test_a_market_may_be_given_or_lie_in_the_workspace(tmp_path: Path) -> None:
     assert find_listing("binance", "ABCUSDC", MARKET).market is MARKET
+    coarse = find_listing("binance", "ABCUSDC", replace(MARKET, qty_step=5.0, price_step=0.25))
+    assert (coarse.max_qty, coarse.max_market_qty, coarse.max_price) == (5e6, 6e5, 2.5e6)
     (tmp_path / "markets").mkdir()
     (tmp_path / "markets" / "bybit_XYZUSD.json").write_text(MARKET.to_json())
     assert find_listing("bybit", "XYZUSD", workspace=tmp_path).market == MARKET
@@ -83,7 +85,7 @@ def test_what_cannot_be_listed_says_why(tmp_path: Path) -> None:
 def test_recorded_trades_come_as_they_are() -> None:
     source = ticks([0, 5, 5], trade_id=[7, 8, 11])
     feed = Feed.from_ticks(source, MARKET)
-    assert (feed.start_ts_ms, feed.start_price) == (MIDNIGHT_MS, 100.0)
+    assert (feed.name, feed.start_ts_ms, feed.start_price) == ("trades", MIDNIGHT_MS, 100.0)
     rows = list(feed)
     assert rows == [
         (7, 100.0, 1.0, MIDNIGHT_MS, False),
@@ -177,6 +179,7 @@ def test_steps_by_time_play_the_whole_millisecond(run: Run) -> None:
         assert await r.step(until_ms=MIDNIGHT_MS + 500) == 3
         assert await r.step(ms=1499) == 0
         assert w.clock.time_ms() == MIDNIGHT_MS + 1999
+        assert await r.step(ms=0) == 0
         assert await r.step(ms=1) == 1
         assert await r.step(ms=60_000) == 0  # time goes on behind the last print
         assert w.clock.time_ms() == r.ts_ms == MIDNIGHT_MS + 62_000
@@ -191,7 +194,7 @@ def test_what_is_due_between_prints_happens_at_its_time(run: Run) -> None:
         woken = []
 
         async def sleeper() -> None:
-            for _ in range(3):
+            for _ in range(5):
                 await w.clock.sleep(2.0)
                 woken.append((w.clock.time_ms() - MIDNIGHT_MS, w.venue.trade_id))
 
@@ -200,7 +203,7 @@ def test_what_is_due_between_prints_happens_at_its_time(run: Run) -> None:
         await asyncio.sleep(0)
         await r.step(ticks=1)
         await task
-        assert woken == [(2000, 1), (4000, 1), (6000, 1)]
+        assert woken == [(2000 * i, 1) for i in range(1, 6)]  # the last one just before the print
 
     run(main())
 
@@ -317,12 +320,13 @@ def test_prints_come_at_their_times_without_drift(run: Run) -> None:
         feed = Feed.from_ticks(ticks(times), MARKET)
         r = Replay(feed, w.venue, w.clock, ledger=w.ledger, speed=4.0)
         w.order("a", 1, 10.0)
+        w.clock.advance(7_000)  # a clock has its own beginning
         heard: list[tuple[float, int]] = []
         task = asyncio.create_task(r.run())
         for _ in range(20):
             await w.clock.run(100)
             if not heard or heard[-1][1] != r.ticks:
-                heard.append((w.clock.monotonic_s(), r.ticks))
+                heard.append((round(w.clock.monotonic_s() - 7.0, 3), r.ticks))
         assert heard == [(0.1, 3), (0.5, 4)]
         await w.clock.run(2 * HOUR_MS - 2000 - 1)
         assert w.venue.payments == []
