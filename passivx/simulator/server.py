@@ -212,7 +212,6 @@ class Server:
         if request.transport is None:
             return socket
         gate = Gate(channel, request.transport, self._clock)
-        socket.gate = gate
         self._numbers += 1
         number = self._numbers
         session = Session(number, channel, path, query, gate)
@@ -261,17 +260,13 @@ class Server:
 
 
 class _Socket(web.WebSocketResponse):
-    """A websocket whose outgoing side is a `Gate`."""
-
-    gate: Gate | None = None
+    """A websocket whose outgoing side is a `Gate`: the library itself writes nothing."""
 
     def __init__(self) -> None:
         super().__init__(autoclose=False, autoping=False, compress=False, max_msg_size=_MOST_BODY)
 
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
-        """Close from this side; also what the library does with frames that are none."""
-        if self.gate is not None:
-            self.gate.close(code)
+        """Leave it to the gate, also what ``close_code`` says of frames that are none."""
         return True
 
 

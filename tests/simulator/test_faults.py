@@ -46,6 +46,17 @@ def test_the_documented_plan_is_one():
         ({"do": "ws.rst", "when": {"on": "order", "nth": 0}}, "from 1 on"),
         ({"do": "ws.rst", "when": {"at_ms": -1}}, "since the simulation began"),
         ({"do": "ws.rst", "times": 3}, "needs a `when`"),
+        ({"do": "ws.rst", "times": -1, "when": {"on": "order"}}, "0 for ever"),
+        ({"do": "ws.rst", "times": True, "when": {"on": "order"}}, "0 for ever"),
+        ({"do": "ws.rst", "until_ms": -5}, "until_ms"),
+        ({"do": "ws.rst", "when": "later"}, "must be an object"),
+        ({"do": "ws.rst", "when": {"on": "order", "nht": 2}}, "when.nht"),
+        ({"do": "ws.rst", "when": {"on": "connect:privat"}}, "did you mean 'private'?"),
+        ({"do": "ws.rst", "when": {"on": "PATCH /fapi/v1/order"}}, "when.on"),
+        ({"do": "ws.rst", "when": {"on": "POST fapi/v1/order"}}, "/fapi/v1/order'?"),
+        ({"do": "ws.rst", "when": {"at_ms": 5, "nth": 2}}, "not with at_ms"),
+        ({"do": "ws.raw", "text": 5}, "must be text"),
+        ({"do": "acct.hedge", "on": 1}, "must be true or false"),
         ({"do": "ws.close", "code": True}, "must be a whole number"),
         ({"do": "ws.close", "code": 99}, "must be in [1000, 4999]"),
         ({"do": "mkt.jump", "fraction": "-0.2"}, "must be a number"),
@@ -243,11 +254,14 @@ def test_a_deed_about_the_order_that_a_request_names(run):
 
 def test_stopping_does_not_wait_for_what_is_delayed(run):
     async def go():
-        async with line({"do": "rest.delay", "s": 9, "when": {"on": "any"}}) as served:
+        async with line({"do": "rest.delay_exec", "s": 9, "when": {"on": "any"}}) as served:
             client = await served.client()
             client.send_request("GET", "/x")
             while not served.faults_seen():
                 await asyncio.sleep(0)
+            await served.server.stop()
+            await served.time.run(9000)
+            assert served.front.executed == []
 
     run(go())
 
@@ -637,6 +651,80 @@ def test_a_clock_that_drifts():
             assert served.clock.monotonic_s() == served.time.monotonic_s()
 
     asyncio.run(go())
+
+
+@pytest.mark.parametrize("event", ["print", "fill", "funding", "liquidation", "cancel"])
+def test_each_event_is_a_moment(event):
+    async def go():
+        rule = {"do": "clock.skew", "ms": 7, "when": {"event": event}}
+        async with line(rule) as served:
+            venue, world = served.world.venue, served.world
+            doings = {
+                "funding": venue.settle_funding,
+                "print": lambda: world.bought_at(100.0),
+                "fill": lambda: world.order("a", 1, 1.0),
+                "cancel": lambda: venue.cancel(world.order("b", 1, 1.0, 90.0)),
+                "liquidation": venue.liquidate,
+            }
+            for name, do in doings.items():
+                assert served.faults.armed
+                do()
+                if name == event:
+                    break
+            assert not served.faults.armed
+            await served.time.run(0)
+            assert served.clock.time_ms() - served.time.time_ms() == 7
+            (row,) = served.faults_seen()
+            assert row | {"ts_ms": 0} == {
+                "event": "fault", "ts_ms": 0, "replay_ts_ms": row["replay_ts_ms"],
+                "id": 1, "do": "clock.skew", "args": {"ms": 7, "over_s": 0.0}, "on": event,
+            }  # fmt: skip
+
+    asyncio.run(go())
+
+
+def test_healed_nothing_is_to_come(run):
+    async def go():
+        rules = [
+            {"do": "acct.balance", "factor": 2, "when": {"at_ms": 500}},
+            {"do": "rest.stale", "when": {"on": "read"}, "times": 0},
+        ]
+        async with line(*rules) as served:
+            wallet = served.world.venue.wallet
+            assert (await served.ask("GET", "/x"))[1] == b'{"n":1}'
+            served.faults.heal()
+            assert not served.faults.armed
+            await served.time.run(1000)
+            assert served.world.venue.wallet == wallet
+            assert served.faults.add(rules[1]) == [3]
+            assert (await served.ask("GET", "/x"))[1] == b'{"n":2}'
+            # Later than its time, it comes at once.
+            served.faults.add(rules[0])
+            await served.time.run(0)
+            assert served.world.venue.wallet == 2 * wallet
+            served.faults.heal()
+            assert [row["do"] for row in served.faults_seen()] == [
+                "rest.stale", "rest.stale", "acct.balance",
+            ]  # fmt: skip
+
+    run(go())
+
+
+def test_sockets_that_are_gone_are_left_alone(run):
+    async def go():
+        async with line() as served:
+            gone, client = await served.socket(), await served.socket()
+            gone.writer.transport.abort()
+            while not served.front.gone:
+                await asyncio.sleep(0)
+            for do in ("ws.hold", "ws.freeze", "ws.ping", "heal", "ws.rst"):
+                served.faults.add({"do": do})
+            await client.closed()
+            while len(served.front.gone) < 2:
+                await asyncio.sleep(0)
+            assert not served.faults._gates
+
+    run(go())
 
 
 def test_an_event_is_about_its_order():

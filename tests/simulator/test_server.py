@@ -127,6 +127,7 @@ def test_a_session_from_its_beginning_to_its_end(run):
         async with line() as served:
             client = await served.socket("/private?listenKey=abc")
             (session,) = served.server.sessions
+            assert served.front.sessions == [session]
             assert (session.channel, session.path, session.query) == (
                 "private", "/private", "listenKey=abc",
             )  # fmt: skip
@@ -360,5 +361,8 @@ def test_stopping_says_goodbye_and_frees_the_port(run):
             assert (opcode, payload) == (CLOSE, code(1001) + b"going away")
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)
+            kept = len(served.front.kept_house)
+            await served.time.run(5000)
+            assert len(served.front.kept_house) == kept
 
     run(go())
