@@ -21,7 +21,6 @@ from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import Link, PublicTrade, Sink, number, text, whole
 from passivx.exchanges.bybit import wire
-from passivx.exchanges.bybit.errors import react
 from passivx.exchanges.stream import (
     Connection,
     Heartbeat,
@@ -63,7 +62,7 @@ class Login:
     venue_ms: Callable[[], int]
     on_refused: Callable[[], object]
 
-    async def enter(self, connection: Connection, *, on_trade_socket: bool = False) -> None:
+    async def enter(self, connection: Connection) -> None:
         """Authenticate a connection.
 
         Raises
@@ -83,8 +82,7 @@ class Login:
         self.on_refused()
         if not isinstance(code, int) or isinstance(code, bool):
             raise VenueError("auth: refused")
-        _, reaction = react(200, code, "", on_trade_socket=on_trade_socket)
-        raise VenueError(f"auth: refused (code {code})", code=code, reaction=reaction)
+        raise VenueError(f"auth: refused (code {code})", code=code)
 
 
 class _Subscriber:

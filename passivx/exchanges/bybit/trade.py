@@ -82,7 +82,7 @@ class TradeSocket:
         )
 
     async def _hello(self, connection: Connection) -> None:
-        await self._login.enter(connection, on_trade_socket=True)
+        await self._login.enter(connection)
 
     def use(self, texts: BybitOrderText) -> None:
         """Write by other rules from now on."""

@@ -352,8 +352,10 @@ class TestPrepare:
 
         on_stage(test)
 
-    def test_already_so_is_success(self, on_stage):
+    @pytest.mark.parametrize("status", [5, 6])
+    def test_already_so_is_success(self, on_stage, status):
         async def test(stage):
+            stage.account.unified = status
             stage.account.rejects = True
             await stage.client.prepare(leverage=10, cross_mode=True)
             assert stage.account.set_to() == ["set-leverage"]

@@ -230,7 +230,14 @@ class TestQuotes:
 
     @pytest.mark.parametrize(
         "changed",
-        [{"b": []}, {"a": [["1", "2"]]}, {"b": [["x", "1"]]}, {"s": "ETHUSD"}, {"a": [["90001"]]}],
+        [
+            {"b": []},
+            {"a": [["1", "2"]]},
+            {"b": [["x", "1"]]},
+            {"s": "ETHUSD"},
+            {"a": [["90001"]]},
+            {"a": [["90000.0", "1"]]},
+        ],
     )
     def test_no_price_is_made_up(self, changed):
         recorder = Recorder()
