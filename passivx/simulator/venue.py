@@ -750,9 +750,10 @@ class SimVenue:
         """
         _check_listing(listing)
         self._paper.set_market(listing.market.record(self.leverage), listing.market.tier_records())
-        if listing.funding_interval_ms != self.listing.funding_interval_ms:
-            self.next_funding_ms = 0
+        new_interval = listing.funding_interval_ms != self.listing.funding_interval_ms
         self.listing = listing
+        if new_interval and self.replay_ts_ms is not None:
+            self._plan_funding(self.replay_ts_ms)
         self._read_rules(listing)
         self._read_account()
         self._read_quote()
@@ -1051,13 +1052,17 @@ class SimVenue:
             self._weigh(order)
 
     def _fund_until(self, replay_ts_ms: int) -> None:
-        interval_ms = self.listing.funding_interval_ms
         if self.next_funding_ms == 0:
-            self.next_funding_ms = (replay_ts_ms // interval_ms + 1) * interval_ms
+            self._plan_funding(replay_ts_ms)
         while self.next_funding_ms < replay_ts_ms:
             self._ledger.replay_ts_ms = self.next_funding_ms
-            self.next_funding_ms += interval_ms
+            self.next_funding_ms += self.listing.funding_interval_ms
             self.settle_funding()
+
+    def _plan_funding(self, replay_ts_ms: int) -> None:
+        """Set the next funding: behind that time, at a whole interval of UTC."""
+        interval_ms = self.listing.funding_interval_ms
+        self.next_funding_ms = (replay_ts_ms // interval_ms + 1) * interval_ms
 
     def _tell_order(self, order: SimOrder, what: str) -> None:
         self._tell("on_order", order, what)

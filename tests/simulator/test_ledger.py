@@ -165,6 +165,20 @@ def test_whatever_was_sent_is_a_line(params: dict[str, Any], side: Any) -> None:
         orjson.loads(line)
 
 
+def test_what_json_does_not_hold_is_told_as_text_and_the_rest_as_it_is() -> None:
+    book = ledger()
+    nested = {"a": ["\ud800", 5, 1 << 64, {"b": DEEP}]}
+    book.request("POST", "/x", nested, channel="ws", status=400)
+    book.order({"side": DEEP, "qty": 5, "client_id": "\ud800"}, False, -1)
+    request, order = book.entries()
+    text, small, large, deep = request["params"]["a"]
+    assert (text, small, large) == ("\\ud800", 5, str(1 << 64))
+    assert (order["client_id"], order["qty"], order["status"]) == ("\\ud800", 5, "rejected")
+    for shown in (deep["b"], order["side"]):
+        assert 10 < str(shown).count("[") <= 20
+        assert "(hidden)" in str(shown)
+
+
 def test_lines_are_polled_from_where_one_was() -> None:
     book = ledger()
     for i in range(5):
@@ -183,6 +197,7 @@ def test_a_file_gets_every_line(tmp_path: Path) -> None:
     assert 0 < len(path.read_bytes().splitlines()) < 1500
     book.flush()
     assert path.read_bytes() == b"".join(book.since())
+    assert len(path.read_bytes().splitlines()) == 1500
     book.append("fault", i=-1)
     book.close()
     book.close()

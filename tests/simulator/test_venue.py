@@ -408,6 +408,28 @@ def test_less_leverage_needs_more_margin() -> None:
     assert w.heard()[-1] == "terms leverage"
 
 
+def test_leverage_moves_the_liquidation_of_an_isolated_position() -> None:
+    w = long_ten(cross_mode=False)
+    level = w.venue.liq_price
+    assert 90.0 < level < 95.0
+    w.venue.set_leverage(5.0)
+    assert 80.0 < w.venue.liq_price < 85.0
+    assert w.venue.position_margin == pytest.approx(202.0)
+
+
+def test_what_is_held_and_what_would_add_to_it_need_margin_together() -> None:
+    w = long_ten()
+    assert w.venue.order_margin == 0.0
+    w.order("adds", 1, 5.0, 98.0)
+    assert w.venue.order_margin == pytest.approx(49.0)
+    w.order("closes", -1, 10.0, 110.0)
+    assert w.venue.order_margin == pytest.approx(49.0)
+    w.order("turns", -1, 20.0, 120.0)  # 1,000 − 1,100 − 2,400
+    assert w.venue.order_margin == pytest.approx(250.0 - 100.0)
+    with refused(Reason.MARGIN):
+        world(wallet=150.0, price=100.0).order("a", 1, 16.0, 98.0)
+
+
 def test_modes_change_without_orders_and_position_only() -> None:
     w = world()
     order = w.order("a", 1, 1.0, 98.0)
@@ -560,6 +582,18 @@ def test_funding_is_settled_when_the_replay_passes_its_time() -> None:
     lines = w.ledger.entries("funding")
     assert [line["amount"] for line in lines] == [-0.9, -0.9, -0.8, 8.0]
     assert lines[0]["replay_ts_ms"] == start + 8 * hour
+
+
+def test_a_new_interval_holds_at_once() -> None:
+    hour = 3_600_000
+    w = long_ten()
+    w.sold_at(100.0, ts=hour + 1)
+    w.venue.set_listing(replace(LISTING, max_qty=50.0))
+    assert w.venue.next_funding_ms == 8 * hour
+    w.venue.set_listing(replace(LISTING, funding_interval_ms=hour))
+    assert w.venue.next_funding_ms == 2 * hour
+    w.sold_at(100.0, ts=2 * hour + 1)
+    assert len(w.venue.payments) == 1
 
 
 @both
