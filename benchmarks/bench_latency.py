@@ -32,9 +32,8 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.latency_venue import KINDS, keep_to, stay_awake
 from passivx.clock import WallClock
-from passivx.exchanges.base import NewOrder
+from passivx.exchanges.base import NewOrder, Steps
 from passivx.exchanges.binance.client import Binance
-from passivx.exchanges.binance.wire import Steps
 from passivx.exchanges.budget import Window
 from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey

@@ -13,10 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import orjson
+
+from passivx._core.wire import decimal_text
 from passivx.errors import BadReplyError
-from passivx.models import Market, Position
+from passivx.models import Market, Position, step_parts
 
 if TYPE_CHECKING:
     from passivx.exchanges.stream import StreamState
@@ -37,12 +40,16 @@ __all__ = [
     "Reaction",
     "Rules",
     "Sink",
+    "Steps",
     "Verdict",
     "above_0",
     "at_least_0",
+    "decode",
     "flag",
     "number",
     "number_or_none",
+    "row_of",
+    "rows_of",
     "side_of",
     "text",
     "whole",
@@ -230,6 +237,32 @@ class Rules:
     funding_interval_ms: int
 
 
+class Steps(NamedTuple):
+    """The grids of prices and quantities, each as (whole units, power of ten)."""
+
+    price: tuple[float, float]
+    qty: tuple[float, float]
+
+    @classmethod
+    def of(cls, market: Market) -> Steps:
+        """Return a market's."""
+        return cls(step_parts(market.price_step), step_parts(market.qty_step))
+
+    def price_text(self, price: float) -> str:
+        """Return a price's decimal text; ValueError when it is 0 or not on the grid."""
+        return _amount_text("price", price, self.price)
+
+    def qty_text(self, qty: float) -> str:
+        """Return a quantity's decimal text; ValueError when it is 0 or not on the grid."""
+        return _amount_text("qty", qty, self.qty)
+
+
+def _amount_text(name: str, value: float, step: tuple[float, float]) -> str:
+    if not value > 0.0:
+        raise ValueError(f"{name}: must be > 0, was {value!r}")
+    return decimal_text(value, step)
+
+
 class Link(StrEnum):
     """The connections a venue client keeps."""
 
@@ -316,6 +349,35 @@ class Exchange(Protocol):
 # --- reading what venues send ---------------------------------------------------------------------
 
 
+def decode(payload: bytes | memoryview) -> dict[str, Any]:
+    """Parse a message, which is always one object.
+
+    Raises
+    ------
+    BadReplyError
+        If it is not; its content is not quoted.
+    """
+    try:
+        message = orjson.loads(payload)
+    except ValueError:
+        raise BadReplyError("a message is not JSON") from None
+    return row_of(message, "a message")
+
+
+def row_of(value: Any, what: str = "the answer") -> dict[str, Any]:
+    """Return an object as such; anything else is a `BadReplyError`."""
+    if not isinstance(value, dict):
+        raise BadReplyError(f"{what}: must be a JSON object")
+    return value
+
+
+def rows_of(value: Any, what: str = "the answer") -> list[dict[str, Any]]:
+    """Return a list of objects as such; anything else is a `BadReplyError`."""
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise BadReplyError(f"{what}: must be a list of objects")
+    return value
+
+
 def number(row: Mapping[str, Any], key: str) -> float:
     """Return a finite number that came as decimal text or JSON number.
 
@@ -327,7 +389,7 @@ def number(row: Mapping[str, Any], key: str) -> float:
     value = row.get(key)
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
-            # Decimal refuses "0x1p3" and " 1", takes "1_0": which no venue has ever sent.
+            # Decimal refuses "0x1p3", takes "1_0": which no venue has ever sent.
             read = float(Decimal(value)) if isinstance(value, str) else float(value)
             if math.isfinite(read) and "_" not in str(value):
                 return read

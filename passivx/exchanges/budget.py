@@ -150,7 +150,7 @@ class Budget:
             if not cost:
                 continue
             ledger.forget(now_ms)
-            most = limit if urgent else limit - int(limit * self._reserve)
+            most = limit if urgent else ledger.open_limit
             wait_ms = ledger.room_ms(now_ms, cost, most)
             if share < 1.0:
                 ramped_ms = ledger.room_ms(now_ms, cost, int(most * share))
@@ -158,18 +158,6 @@ class Budget:
                 wait_ms = max(wait_ms, min(ramped_ms, self._ramp_ms // 20 + 1))
             delay_ms = max(delay_ms, ledger.shut.until_ms(urgent) - now_ms, wait_ms)
         return max(0, delay_ms) / 1000
-
-    def _is_open(self, costs: Mapping[str, int], urgent: bool, now_ms: int) -> bool:
-        """Tell quickly when nothing is shut and there is room: an order waits for this answer."""
-        if self._banned_ms is not None or self._shut.until_ms(urgent) > now_ms:
-            return False
-        for name, cost in costs.items():
-            ledger = self._ledger(name)
-            ledger.forget(now_ms)
-            most = ledger.window.limit if urgent else ledger.open_limit
-            if not 0 <= cost <= most - ledger.used or ledger.shut.until_ms(urgent) > now_ms:
-                return False
-        return True
 
     def charge(self, costs: Mapping[str, int]) -> None:
         """Count a message that is being sent."""

@@ -27,7 +27,7 @@ from yarl import URL
 
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, UnavailableError, VenueError
-from passivx.exchanges.base import Reaction, Verdict
+from passivx.exchanges.base import Order, Outcome, Reaction, Verdict
 from passivx.exchanges.budget import Budget
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Reply",
     "Request",
     "clean",
+    "obey",
     "retry_after_s",
 ]
 
@@ -133,6 +134,12 @@ class Finding:
     spare_urgent: bool = False
     ban: bool = False
 
+    def reply(self, data: Any = None) -> Reply:
+        """Return it as what became of a message, fit to be shown."""
+        return Reply(
+            self.verdict, self.reaction, self.code, clean(self.text), self.retry_after_s, data
+        )
+
 
 class Dialect(Protocol):
     """What `Http` must know of a venue."""
@@ -173,6 +180,10 @@ class Reply:
     text: str = ""
     retry_after_s: float = 0.0
     data: Any = field(default=None, repr=False)
+
+    def outcome(self, order: Order | None = None) -> Outcome:
+        """Return it as an order message's outcome; ``order`` is what it says of the order."""
+        return Outcome(self.verdict, self.reaction, self.code, self.text, self.retry_after_s, order)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,14 +354,7 @@ class Http:
                 await self.sync_clock()
             except VenueError as e:
                 _log.warning("clock not read: %s", e)
-        return Reply(
-            finding.verdict,
-            finding.reaction,
-            finding.code,
-            finding.text,
-            finding.retry_after_s,
-            data,
-        )
+        return finding.reply(data)
 
     # --- the venue's clock ---
 
@@ -607,13 +611,13 @@ class Http:
         try:
             for name, used in self._dialect.usage(request, answer.headers):
                 self._budget.observe(name, used)
-            return self._obeyed(answer.status, self._finding(request, answer))
+            return obey(self._finding(request, answer), self._budget, status=answer.status)
         except Exception as e:
             # Headers and bodies are the venue's: what a dialect did not foresee must not hide that
             # a request left. Only the type is told, for the text may quote the answer.
             _log.error("request=%s: answer not understood: %s", request, type(e).__name__)
         finding = Finding(Verdict.UNKNOWN, Reaction.LOOK_UP, text="answer not understood")
-        return self._obeyed(answer.status, finding)
+        return obey(finding, self._budget, status=answer.status)
 
     def _finding(self, request: Request, answer: Answer) -> Finding:
         if 300 <= answer.status < 400:
@@ -625,21 +629,6 @@ class Http:
             verdict, reaction = Verdict.UNKNOWN, Reaction.LOOK_UP
             text = f"malformed answer with status {answer.status}"
         return replace(finding, verdict=verdict, reaction=reaction, text=text)
-
-    def _obeyed(self, status: int, finding: Finding) -> Finding:
-        """Tell the budget what an answer asks for; return the finding with the time it takes."""
-        if finding.ban or status in _BAN_S:
-            seconds = finding.retry_after_s or _BAN_S.get(status, _BAN_S[403])
-            self._budget.ban(seconds)
-            _log.warning("banned by the venue: status=%d for_s=%.0f", status, seconds)
-        elif finding.reaction is Reaction.BACK_OFF or status == 429:
-            seconds = finding.retry_after_s or _BACK_OFF_S
-            self._budget.back_off(seconds, finding.window, spare_urgent=finding.spare_urgent)
-        else:
-            return finding
-        waits = finding.reaction in (Reaction.NONE, Reaction.BACK_OFF)
-        reaction = Reaction.BACK_OFF if waits else finding.reaction
-        return replace(finding, reaction=reaction, retry_after_s=seconds)
 
     def _pause_s(self, attempt: int) -> float:
         return self._rng.uniform(0.0, min(_MOST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
@@ -709,7 +698,23 @@ def _told(finding: Finding) -> str:
     return f"{finding.text} (code {finding.code})" if finding.code is not None else finding.text
 
 
-# --- for dialects ---------------------------------------------------------------------------------
+# --- for dialects and order sockets ---------------------------------------------------------------
+
+
+def obey(finding: Finding, budget: Budget, *, status: int = 200) -> Finding:
+    """Tell the budget what an answer asks for; return the finding with the time it takes."""
+    if finding.ban or status in _BAN_S:
+        seconds = finding.retry_after_s or _BAN_S.get(status, _BAN_S[403])
+        budget.ban(seconds)
+        _log.warning("banned by the venue: status=%d for_s=%.0f", status, seconds)
+    elif finding.reaction is Reaction.BACK_OFF or status == 429:
+        seconds = finding.retry_after_s or _BACK_OFF_S
+        budget.back_off(seconds, finding.window, spare_urgent=finding.spare_urgent)
+    else:
+        return finding
+    waits = finding.reaction in (Reaction.NONE, Reaction.BACK_OFF)
+    reaction = Reaction.BACK_OFF if waits else finding.reaction
+    return replace(finding, reaction=reaction, retry_after_s=seconds)
 
 
 def clean(text: str) -> str:

@@ -16,7 +16,7 @@ import orjson
 from passivx._core.book import L2Book
 from passivx._core.frames import OTHER, QUOTE, TRADE, BinanceFrames, BybitFrames
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Fill, Reaction, Verdict
+from passivx.exchanges.base import Fill, Reaction, Verdict, decode
 from passivx.exchanges.binance import wire as binance
 from passivx.exchanges.binance.errors import react as binance_react
 from passivx.exchanges.binance.rest import BinanceDialect
@@ -72,7 +72,7 @@ def frames(data: bytes) -> None:
     bybit_fast = BybitFrames(SYMBOL)
     if (kind := bybit_fast.scan(data)) != OTHER:
         said = bybit_says(data, SYMBOL)
-        message = bybit.decode(data)
+        message = decode(data)
         assert said is not None
         if kind == QUOTE:
             prices = (bybit_fast.bid, bybit_fast.bid_qty, bybit_fast.ask, bybit_fast.ask_qty)
@@ -106,7 +106,7 @@ _BYBIT: list[Callable[[Any], Any]] = [
     bybit.position_of,
     bybit.public_trade_of,
     bybit.quote_of,
-    bybit.rows_of,
+    bybit.rows_in,
     lambda row: list(bybit.stream_trades(row)),
     lambda row: bybit.mark_of(row, 1),
     lambda row: bybit.tiers_of([row]),
@@ -118,7 +118,7 @@ _BYBIT: list[Callable[[Any], Any]] = [
 def bybit_messages(data: bytes) -> None:
     """Bybit's rows: read, or refused."""
     try:
-        message = bybit.decode(data)
+        message = decode(data)
     except BadReplyError:
         return
     for row in rows_of(message):

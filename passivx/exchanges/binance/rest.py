@@ -25,7 +25,10 @@ from passivx.exchanges.base import (
     PublicTrade,
     Reaction,
     Rules,
+    Steps,
     Verdict,
+    row_of,
+    rows_of,
     whole,
 )
 from passivx.exchanges.binance import wire
@@ -36,7 +39,7 @@ from passivx.exchanges.binance.errors import (
     WEIGHT,
     judge,
 )
-from passivx.exchanges.binance.wire import Steps, outcome_of, placed, row_of, rows_of
+from passivx.exchanges.binance.wire import placed
 from passivx.exchanges.budget import Window
 from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
 from passivx.exchanges.keys import ApiKey, KeyKind
@@ -266,6 +269,10 @@ class BinanceRest:
             raise BadReplyError("order: is another one than was asked for")
         return order
 
+    def check(self, order: NewOrder, steps: Steps) -> None:
+        """Raise ValueError for an order that cannot be written."""
+        wire.order_params(order, self.symbol, steps)
+
     async def place(self, order: NewOrder, steps: Steps) -> Outcome:
         """Send one order."""
         reply = await self._send(
@@ -291,8 +298,14 @@ class BinanceRest:
         replies = wire.batch_replies(reply, len(orders))
         return [placed(each, o.client_id) for each, o in zip(replies, orders, strict=True)]
 
+    def change(
+        self, order: Order, steps: Steps, *, price: float, qty: float
+    ) -> tuple[tuple[str, str], ...]:
+        """Return what `amend` sends; raise ValueError when it cannot be written."""
+        return wire.amend_params(order, self.symbol, steps, price=price, qty=qty)
+
     async def amend(self, order: Order, change: tuple[tuple[str, str], ...]) -> Outcome:
-        """Send a change (`wire.amend_params`) of an order; its place in line is lost.
+        """Send a `change` of an order; its place in line is lost.
 
         The order is cancelled instead where the new quantity is no more than what has filled, and
         where it would take.
@@ -326,11 +339,10 @@ class BinanceRest:
 
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol, in one message."""
-        return outcome_of(
-            await self._send(
-                "DELETE", "/fapi/v1/allOpenOrders", self._of_symbol(), {WEIGHT: 1}, urgent=True
-            )
+        reply = await self._send(
+            "DELETE", "/fapi/v1/allOpenOrders", self._of_symbol(), {WEIGHT: 1}, urgent=True
         )
+        return reply.outcome()
 
     async def dead_man(self, timeout_s: float) -> None:
         """Have the venue cancel the symbol's orders in ``timeout_s`` seconds; 0 switches it off.

@@ -19,8 +19,9 @@ import orjson
 from passivx._core.frames import QUOTE, TRADE, BinanceFrames
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Link, PublicTrade, Reaction, Sink, whole
+from passivx.exchanges.base import Link, PublicTrade, Reaction, Sink, row_of, rows_of, whole
 from passivx.exchanges.binance import wire
+from passivx.exchanges.silence import TradeWatch
 from passivx.exchanges.stream import (
     Connection,
     Stream,
@@ -37,10 +38,6 @@ log = logging.getLogger(__name__)
 # market. Best prices of a small market may rest for long.
 _MARK_AGE_S: Final = 10.0
 _QUOTE_AGE_S: Final = 60.0
-# A market without trades for so long is asked about over REST.
-_TRADE_AGE_S: Final = 30.0
-# What REST knows and the stream should long have told.
-_TRADE_LATE_S: Final = 5.0
 # A listenKey lives for 60 minutes from its last renewal.
 _KEEP_KEY_S: Final = 1800.0
 _MOST_KEY_AGE_S: Final = 3000.0
@@ -95,10 +92,7 @@ class TradeStream:
         rng: random.Random | None = None,
     ) -> None:
         self._symbol = symbol
-        self._recent = recent
-        self._venue_ms = venue_ms
         self._sink = sink
-        self._clock = clock
         self._frames = BinanceFrames(symbol)
         name = symbol.lower()
         self._mark_topic = f"{name}@markPrice@1s"
@@ -107,7 +101,7 @@ class TradeStream:
         self._subscriber = _Subscriber([f"{name}@aggTrade", self._mark_topic])
         self._last_id = 0
         self._last_ms = 0
-        self._traded_s = clock.monotonic_s()
+        self._watch = TradeWatch(recent=recent, venue_ms=venue_ms, clock=clock)
         self.unusual = 0  # messages of ours that were read the slow way
         self.malformed = 0
         self.stream = Stream(
@@ -137,7 +131,7 @@ class TradeStream:
             log.warning("stream=%s gap: %s", self.stream.name, reason)
             self._sink.on_gap(Link.TRADES, reason)
         self._last_id, self._last_ms = id, ts_ms
-        self._traded_s = self._clock.monotonic_s()
+        self._watch.seen(ts_ms)
         self._sink.on_trade(str(id), price, qty, ts_ms, buyer_maker)
 
     def _slow(self, payload: memoryview) -> bool:
@@ -166,31 +160,12 @@ class TradeStream:
         return True
 
     async def watch(self) -> None:
-        """Find out whether a topic of trades is silent while there are some; until cancelled."""
-        while True:
-            await self._clock.sleep(_TRADE_AGE_S)
-            silent_s = self._clock.monotonic_s() - self._traded_s
-            if not self.stream.live or silent_s < _TRADE_AGE_S:
-                continue
-            try:
-                newest = await self._recent()
-            except VenueError as e:
-                log.warning("stream=%s: trades not asked for: %s", self.stream.name, e)
-                continue
-            if newest is None:
-                continue
-            # A first trade that is older than the connection says nothing.
-            known_ms = self._last_ms or self._venue_ms() - round(silent_s * 1000)
-            if newest.ts_ms <= known_ms or int(newest.trade_id) == self._last_id:
-                continue
-            # It may be on its way; what was asked for is what must have come by then.
-            await self._clock.sleep(_TRADE_LATE_S)
-            if self.stream.live and self._last_ms < newest.ts_ms:
-                self.stream.renew(f"no data of {self._subscriber.topics[0]}, but there are trades")
+        """Find out whether the topic of trades is silent while there are some; until cancelled."""
+        await self._watch.run(self.stream, self._subscriber.topics[0])
 
     def _on_state(self, state: StreamState, reason: str) -> None:
         if state is StreamState.LIVE:
-            self._traded_s = self._clock.monotonic_s()
+            self._watch.connected()
         self._sink.on_link(Link.TRADES, state, reason)
 
 
@@ -362,7 +337,7 @@ class PrivateStream:
         return True
 
     def _order(self, event: Mapping[str, Any]) -> None:
-        row = wire.row_of(event.get("o"), "o")
+        row = row_of(event.get("o"), "o")
         if row.get("s") != self._symbol:
             return
         # First the fill: it counts, even should the rest not be understood.
@@ -372,7 +347,7 @@ class PrivateStream:
 
     def _account(self, event: Mapping[str, Any]) -> None:
         ts_ms = whole(event, "T")
-        account = wire.row_of(event.get("a"), "a")
+        account = row_of(event.get("a"), "a")
         if (wallet := wire.wallet_event(account, self._asset)) is not None:
             self._sink.on_wallet(wallet, ts_ms)
         if (position := wire.position_event(account, self._symbol)) is not None:
@@ -387,7 +362,7 @@ class PrivateStream:
             self._sink.on_gap(Link.PRIVATE, "a setting of the account was changed")
 
     def _margin_call(self, event: Mapping[str, Any]) -> None:
-        rows = wire.rows_of(event.get("p"), "p")
+        rows = rows_of(event.get("p"), "p")
         if any(row.get("s") == self._symbol for row in rows):
             log.warning("stream=%s margin call", self.stream.name)
             self._sink.on_gap(Link.PRIVATE, "margin call")

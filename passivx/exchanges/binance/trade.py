@@ -6,50 +6,32 @@ future resolves: with the answer, or UNKNOWN when the socket ends or no answer c
 
 from __future__ import annotations
 
-import logging
 import random
 from asyncio import Future
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from passivx._core.wire import BinanceOrderText
 from passivx.clock import Clock
 from passivx.errors import BadReplyError
-from passivx.exchanges.base import (
-    Link,
-    NewOrder,
-    Order,
-    Outcome,
-    Reaction,
-    Sink,
-    Verdict,
-    whole,
-)
+from passivx.exchanges.base import NewOrder, Order, Outcome, Sink, Verdict, row_of, whole
 from passivx.exchanges.binance import wire
 from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
 from passivx.exchanges.budget import Budget
-from passivx.exchanges.http import Finding, Reply, clean
-from passivx.exchanges.sending import judged
-from passivx.exchanges.stream import Stream, StreamLimits, StreamState
+from passivx.exchanges.http import Finding
+from passivx.exchanges.orders import OrderEntry
 
-__all__ = ["CANCEL_COSTS", "PLACE_COSTS", "OrderSocket"]
-
-log = logging.getLogger(__name__)
-
-PLACE_COSTS: Final = {ORDERS_10S: 1, ORDERS_1M: 1}
-CANCEL_COSTS: Final = {WEIGHT: 1}
-# An answer later than this is no answer: the order is looked up instead.
-_ANSWER_S: Final = 5.0
-_BACK_OFF_S: Final = 1.0
-_BAN_S: Final = 120.0
+__all__ = ["OrderSocket"]
 
 
-class OrderSocket:
-    """Places, amends and cancels orders of one symbol.
+class OrderSocket(OrderEntry[BinanceOrderText]):
+    """Places, amends and cancels orders of one symbol, as `OrderEntry` says."""
 
-    ``on_clock`` is called when a time stamp was refused: the venue's clock must be looked at.
-    """
+    place_costs: ClassVar[Mapping[str, int]] = {ORDERS_10S: 1, ORDERS_1M: 1}
+    amend_costs: ClassVar[Mapping[str, int]] = place_costs
+    cancel_costs: ClassVar[Mapping[str, int]] = {WEIGHT: 1}
 
     def __init__(
         self,
@@ -64,33 +46,22 @@ class OrderSocket:
         clock: Clock,
         rng: random.Random | None = None,
     ) -> None:
-        self._texts = texts
-        self._stamp_ms, self._venue_ms, self._on_clock = stamp_ms, venue_ms, on_clock
-        self._budget = budget
-        self._sink = sink
-        self._ids = count(1)
-        self.stream = Stream(
-            name="binance orders",
-            url=url,
-            on_frame=self._on_frame,
-            on_state=self._on_state,
+        super().__init__(
+            url,
+            venue="binance",
+            texts=texts,
+            stamp_ms=stamp_ms,
+            on_clock=on_clock,
+            budget=budget,
+            sink=sink,
             clock=clock,
-            limits=StreamLimits(data_age_s=None),
             rng=rng,
         )
-
-    def use(self, texts: BinanceOrderText) -> None:
-        """Write by other rules from now on."""
-        self._texts = texts
+        self._venue_ms = venue_ms
+        self._ids = count(1)
 
     def place(self, order: NewOrder) -> Future[Outcome]:
-        """Send one order, now.
-
-        Raises
-        ------
-        ValueError
-            If its price or quantity is off the grid, or its id is no plain word; nothing was sent.
-        """
+        """Send one order, now; see `OrderEntry.place`."""
         id = f"p{next(self._ids)}"
         frame = self._texts.place(
             id,
@@ -102,7 +73,7 @@ class OrderSocket:
             reduce_only=order.reduce_only,
             at_market=order.at_market,
         )
-        return self._sent(id, frame, PLACE_COSTS, order.client_id)
+        return self._sent(id, frame, self.place_costs, partial(self._judged, order.client_id))
 
     def amend(self, order: Order, *, price: float, qty: float) -> Future[Outcome]:
         """Change price and quantity (the new total), now; see `BinanceRest.amend`."""
@@ -117,7 +88,7 @@ class OrderSocket:
             client_id="" if order.order_id else order.client_id,
             reduce_only=order.reduce_only,
         )
-        return self._sent(id, frame, PLACE_COSTS, order.client_id)
+        return self._sent(id, frame, self.amend_costs, partial(self._judged, order.client_id))
 
     def cancel(self, order: Order) -> Future[Outcome]:
         """Send one cancel, now."""
@@ -128,36 +99,19 @@ class OrderSocket:
             order_id=order.order_id,
             client_id="" if order.order_id else order.client_id,
         )
-        return self._sent(id, frame, CANCEL_COSTS, "")
+        return self._sent(id, frame, self.cancel_costs, partial(self._judged, ""))
 
-    def _sent(
-        self, id: str, frame: bytes, costs: Mapping[str, int], client_id: str
-    ) -> Future[Outcome]:
-        answer = self.stream.request(id, frame, timeout_s=_ANSWER_S)
-        self._budget.charge(costs)
-        return judged(answer, lambda message: self._judged(message, client_id))
-
-    def _judged(self, message: Mapping[str, Any], client_id: str) -> Outcome:
+    def _judged(self, client_id: str, message: Mapping[str, Any]) -> Outcome:
         found = self._finding(message)
-        wait_s = self._obeyed(found)
-        return wire.placed(
-            Reply(
-                found.verdict,
-                found.reaction,
-                found.code,
-                clean(found.text),
-                wait_s,
-                message.get("result"),
-            ),
-            client_id,
-        )
+        reply = self._obeyed(found, message.get("result"), status=whole(message, "status"))
+        return wire.placed(reply, client_id)
 
     def _finding(self, message: Mapping[str, Any]) -> Finding:
         status = whole(message, "status")
         error = message.get("error")
         if error is None and 200 <= status < 300:
             return Finding(Verdict.OK)
-        row = wire.row_of(error, "error")
+        row = row_of(error, "error")
         code = row.get("code")
         if not isinstance(code, int) or isinstance(code, bool):
             raise BadReplyError("error.code: must be a whole number")
@@ -170,21 +124,6 @@ class OrderSocket:
             ts_ms=now_ms,
         )
 
-    def _obeyed(self, found: Finding) -> float:
-        """Do what the venue asks of the whole client; return how long it must be quiet."""
-        if found.reaction is Reaction.RESYNC_CLOCK:
-            self._on_clock()
-        if found.ban:
-            wait_s = found.retry_after_s or _BAN_S
-            self._budget.ban(wait_s)
-            log.warning("banned by the venue: for_s=%.0f", wait_s)
-        elif found.reaction is Reaction.BACK_OFF:
-            wait_s = found.retry_after_s or _BACK_OFF_S
-            self._budget.back_off(wait_s, found.window, spare_urgent=found.spare_urgent)
-        else:
-            wait_s = 0.0
-        return wait_s
-
     def _on_frame(self, payload: memoryview) -> bool:
         message = wire.decode(payload)
         self._count(message.get("rateLimits"))
@@ -192,11 +131,9 @@ class OrderSocket:
         if isinstance(id, str):
             self.stream.resolve(id, message)
         else:
-            # Not about one message: the key was revoked, or a frame could not be read at all.
+            # Such as that the key was revoked.
             error = message.get("error")
-            code = error.get("code") if isinstance(error, dict) else None
-            log.error("stream=%s told without an id: code=%r", self.stream.name, code)
-            self._sink.on_gap(Link.ORDERS, f"the venue refused something, code {code!r:.20}")
+            self._unasked(error.get("code") if isinstance(error, dict) else None)
         return True
 
     def _count(self, limits: object) -> None:
@@ -210,9 +147,6 @@ class OrderSocket:
             used = row.get("count")
             if window is not None and isinstance(used, int):
                 self._budget.observe(window, used)
-
-    def _on_state(self, state: StreamState, reason: str) -> None:
-        self._sink.on_link(Link.ORDERS, state, reason)
 
 
 _WINDOWS: Final = {

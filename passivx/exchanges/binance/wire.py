@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import orjson
-
-from passivx._core.wire import decimal_text
 from passivx.errors import BadReplyError, ConfigError, VenueError
+from passivx.exchanges import base
 from passivx.exchanges.base import (
     Fill,
     FillKind,
@@ -27,11 +25,14 @@ from passivx.exchanges.base import (
     PublicTrade,
     Reaction,
     Rules,
+    Steps,
     Verdict,
     above_0,
     at_least_0,
     flag,
     number,
+    row_of,
+    rows_of,
     side_of,
     text,
     whole,
@@ -39,12 +40,11 @@ from passivx.exchanges.base import (
 from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
 from passivx.exchanges.budget import Window
 from passivx.exchanges.http import Reply, clean
-from passivx.models import Market, Position, Tier, step_parts
+from passivx.models import Market, Position, Tier
 
 __all__ = [
     "AccountModes",
     "BookTicker",
-    "Steps",
     "account_modes",
     "aggregate_of",
     "amend_params",
@@ -58,14 +58,11 @@ __all__ = [
     "order_event",
     "order_of",
     "order_params",
-    "outcome_of",
     "payment_of",
     "placed",
     "position_event",
     "position_of",
     "reference",
-    "row_of",
-    "rows_of",
     "rules_of",
     "symbol_info",
     "symbol_modes",
@@ -114,36 +111,9 @@ _MARKS: Final = (
 
 
 def decode(payload: bytes | memoryview) -> dict[str, Any]:
-    """Parse a message, which is always one object; a combined stream's is unwrapped.
-
-    Raises
-    ------
-    BadReplyError
-        If it is not; its content is not quoted.
-    """
-    try:
-        message = orjson.loads(payload)
-    except ValueError:
-        raise BadReplyError("a message is not JSON") from None
-    if isinstance(message, dict) and "stream" in message:
-        message = message.get("data")
-    if not isinstance(message, dict):
-        raise BadReplyError("a message is not a JSON object")
-    return message
-
-
-def rows_of(value: Any, what: str = "the answer") -> list[dict[str, Any]]:
-    """Return a list of objects as such."""
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise BadReplyError(f"{what}: must be a list of objects")
-    return value
-
-
-def row_of(value: Any, what: str = "the answer") -> dict[str, Any]:
-    """Return an object as such."""
-    if not isinstance(value, dict):
-        raise BadReplyError(f"{what}: must be an object")
-    return value
+    """Parse a message (`base.decode`); a combined stream's is unwrapped."""
+    message = base.decode(payload)
+    return row_of(message.get("data"), "data") if "stream" in message else message
 
 
 def _side(row: Mapping[str, Any], key: str) -> int:
@@ -151,18 +121,6 @@ def _side(row: Mapping[str, Any], key: str) -> int:
 
 
 # --- orders to send -------------------------------------------------------------------------------
-
-
-class Steps(NamedTuple):
-    """The grids of prices and quantities, each as (whole units, power of ten)."""
-
-    price: tuple[float, float]
-    qty: tuple[float, float]
-
-    @classmethod
-    def of(cls, market: Market) -> Steps:
-        """Return a market's."""
-        return cls(step_parts(market.price_step), step_parts(market.qty_step))
 
 
 def order_params(order: NewOrder, symbol: str, steps: Steps) -> tuple[tuple[str, str], ...]:
@@ -173,14 +131,14 @@ def order_params(order: NewOrder, symbol: str, steps: Steps) -> tuple[tuple[str,
     Raises
     ------
     ValueError
-        If a price or quantity is off its grid.
+        If a price or quantity is 0 or off its grid.
     """
     params = [("symbol", symbol), ("side", "BUY" if order.side > 0 else "SELL")]
-    qty = ("quantity", decimal_text(order.qty, steps.qty))
+    qty = ("quantity", steps.qty_text(order.qty))
     if order.at_market:
         params += [("type", "MARKET"), qty, ("selfTradePreventionMode", "EXPIRE_MAKER")]
     else:
-        price = ("price", decimal_text(order.price, steps.price))
+        price = ("price", steps.price_text(order.price))
         params += [("type", "LIMIT"), ("timeInForce", "GTX"), qty, price]
     if order.reduce_only:
         params.append(("reduceOnly", "true"))
@@ -195,14 +153,14 @@ def amend_params(
     Raises
     ------
     ValueError
-        If a price or quantity is off its grid.
+        If a price or quantity is 0 or off its grid.
     """
     params = (
         ("symbol", symbol),
         ("side", "BUY" if order.side > 0 else "SELL"),
         reference(order),
-        ("quantity", decimal_text(qty, steps.qty)),
-        ("price", decimal_text(price, steps.price)),
+        ("quantity", steps.qty_text(qty)),
+        ("price", steps.price_text(price)),
     )
     # Without it the least notional holds, which reduce-only orders are spared.
     return (*params, ("reduceOnly", "true")) if order.reduce_only else params
@@ -218,27 +176,20 @@ def reference(order: Order) -> tuple[str, str]:
 # --- what became of them --------------------------------------------------------------------------
 
 
-def outcome_of(reply: Reply, order: Order | None = None) -> Outcome:
-    """Make an order message's outcome of what the venue replied."""
-    return Outcome(
-        reply.verdict, reply.reaction, reply.code, reply.text, reply.retry_after_s, order
-    )
-
-
 def placed(reply: Reply, client_id: str = "") -> Outcome:
     """Make the outcome of a message that is answered with the order as it now stands.
 
     UNKNOWN when it is not that order: the message was taken, but not by what we know.
     """
     if reply.verdict is not Verdict.OK or reply.reaction is Reaction.ALREADY_SO:
-        return outcome_of(reply)
+        return reply.outcome()
     try:
         order = order_of(row_of(reply.data, "order"))
         if client_id and order.client_id != client_id:
             raise BadReplyError("clientOrderId: is another order's")
     except BadReplyError as e:
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
-    return outcome_of(reply, order)
+    return reply.outcome(order)
 
 
 def batch_replies(reply: Reply, n: int) -> list[Reply]:
@@ -264,7 +215,7 @@ def _element(row: Mapping[str, Any]) -> Reply:
     if not isinstance(code, int) or isinstance(code, bool):
         return Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text="code: must be a whole number")
     found = judge(400, code, str(row.get("msg", "")), retry_after_s=0.0, ts_ms=0)
-    return Reply(found.verdict, found.reaction, code, clean(found.text), found.retry_after_s)
+    return found.reply()
 
 
 # --- the account's orders, fills and position -----------------------------------------------------

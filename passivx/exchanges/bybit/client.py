@@ -3,48 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from asyncio import Future
-from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 from passivx._core.wire import BybitOrderText
-from passivx.clock import Clock, WallClock
-from passivx.errors import BadReplyError, UnavailableError, VenueError
+from passivx.clock import Clock
+from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Account,
-    Fill,
-    MarkPrice,
-    NewOrder,
-    Order,
     Outcome,
-    Payment,
-    PublicTrade,
     Reaction,
     Rules,
     Sink,
+    Steps,
     Verdict,
     flag,
     number,
     number_or_none,
     text,
 )
-from passivx.exchanges.budget import Budget
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.rest import MAX_BATCH, WINDOWS, BybitDialect, BybitRest
 from passivx.exchanges.bybit.streams import Login, PrivateStream, PublicStream
 from passivx.exchanges.bybit.trade import TradeSocket
+from passivx.exchanges.client import Client, mode_word, must
 from passivx.exchanges.endpoints import Endpoints
-from passivx.exchanges.http import Http, Reply, clean
+from passivx.exchanges.http import Reply, clean
 from passivx.exchanges.keys import ApiKey
-from passivx.exchanges.sending import Sending
 from passivx.exchanges.stream import Stream
 
 __all__ = ["Bybit"]
-
-log = logging.getLogger(__name__)
 
 _MODES: Final = {True: "REGULAR_MARGIN", False: "ISOLATED_MARGIN"}
 # unifiedMarginStatus of UTA 2.0, the only one with inverse contracts in it.
@@ -54,10 +42,10 @@ _MOST_SWEEPS: Final = 5
 _SWEEP_S: Final = 0.25
 
 
-class Bybit:
-    """One perpetual on Bybit V5. Use it on one event loop, and close it.
+class Bybit(Client[BybitRest, TradeSocket]):
+    """One perpetual on Bybit V5, as `Client` says. An accepted cancel's end is told by the stream.
 
-    ``rules`` must have been read once before anything is placed: texts of prices depend on them.
+    The newest 1000 public trades are all there are.
     """
 
     name = "bybit"
@@ -72,33 +60,31 @@ class Bybit:
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        self.symbol = symbol
-        self._endpoints = endpoints
+        super().__init__(
+            BybitDialect(key),
+            WINDOWS,
+            endpoints=endpoints,
+            symbol=symbol,
+            key=key,
+            clock=clock,
+            rng=rng,
+        )
         self._category = category
-        self._key = key
-        self._clock = clock or WallClock()
-        self._rng = rng
-        self._budget = Budget(WINDOWS, self._clock)
-        dialect = BybitDialect(key)
-        self._http = Http(endpoints.rest, dialect, self._clock, self._budget, rng=rng)
         self.rest = BybitRest(self._http, symbol=symbol, category=category)
-        self._steps: wire.Steps | None = None
         # The demo has no trade socket, and takes batches of linear contracts alone. One by one is
         # no slower: either way it is so many orders a second.
         single = category == "inverse" and endpoints.ws_trade is None
-        self._most = 1 if single else MAX_BATCH
+        self._most_places = self._most_cancels = 1 if single else MAX_BATCH
         self._coin = ""
-        self._trade: TradeSocket | None = None
-        self._sending = Sending(self._budget)
 
     # --- reads ---
 
     async def rules(self) -> Rules:
         """Return steps, limits, tiers and fees; orders are written by these from now on."""
         rules = await self.rest.rules()
-        self._steps = wire.Steps(rules.market)
-        if self._trade is not None:
-            self._trade.use(self._texts(self._steps))
+        self._steps = Steps.of(rules.market)
+        if self._entry is not None:
+            self._entry.use(self._texts(self._steps))
         return rules
 
     async def account(self) -> Account:
@@ -142,30 +128,6 @@ class Bybit:
             return free_usd
         return free_usd / await self.rest.index_price()
 
-    async def mark(self) -> MarkPrice:
-        """Return mark price and predicted funding."""
-        return await self.rest.mark()
-
-    async def open_orders(self) -> list[Order]:
-        """Return every live order of the symbol."""
-        return await self.rest.open_orders()
-
-    async def find(self, client_id: str) -> Order | None:
-        """Look an order up; None only when live ones and history both have none."""
-        return await self.rest.find(client_id)
-
-    async def fills(self, since_ms: int) -> list[Fill]:
-        """Return every fill since then, oldest first."""
-        return await self.rest.fills(since_ms)
-
-    async def payments(self, since_ms: int) -> list[Payment]:
-        """Return every funding settlement since then, oldest first."""
-        return await self.rest.payments(since_ms)
-
-    async def recent_trades(self, limit: int) -> list[PublicTrade]:
-        """Return up to 1000 public trades, oldest first."""
-        return await self.rest.recent_trades(limit)
-
     # --- settings ---
 
     async def prepare(self, *, leverage: int, cross_mode: bool) -> None:
@@ -191,7 +153,7 @@ class Bybit:
         if _cross(info) is not cross_mode:
             _must(
                 await self.rest.set_margin_mode(_MODES[cross_mode]),
-                f"margin mode {_word(cross_mode)}",
+                f"margin mode {mode_word(cross_mode)}",
                 "it is the whole account's: close its positions and orders, or switch by hand",
             )
         if not await self.rest.refuses_price_moves():
@@ -225,8 +187,8 @@ class Bybit:
             )
         if account.cross_mode is not cross_mode or account.leverage != leverage:
             raise VenueError(
-                f"leverage and margin mode must be {leverage} and {_word(cross_mode)}, were "
-                f"{account.leverage:g} and {_word(account.cross_mode)} after they were set"
+                f"leverage and margin mode must be {leverage} and {mode_word(cross_mode)}, were "
+                f"{account.leverage:g} and {mode_word(account.cross_mode)} after they were set"
             )
 
     async def _check_collateral(self) -> None:
@@ -250,59 +212,6 @@ class Bybit:
 
     # --- orders ---
 
-    def place(self, orders: Sequence[NewOrder]) -> list[Future[Outcome]]:
-        """Send orders now: a frame each over the trade socket, else in batches over REST."""
-        if self._steps is None:
-            raise VenueError("rules: must be read before an order is placed")
-        steps, trade = self._steps, self._live_trade()
-        if trade is not None:
-            return [
-                self._sending.now({"create": 1}, order.reduce_only, partial(trade.place, order))
-                for order in orders
-            ]
-        return self._sending.in_batches(
-            orders,
-            self._most,
-            check=lambda order: wire.order_fields(order, steps),
-            one=lambda order: self.rest.place(order, steps),
-            many=lambda part: self.rest.place_batch(part, steps),
-        )
-
-    def cancel(self, orders: Sequence[Order]) -> list[Future[Outcome]]:
-        """Send cancels now, like `place`; accepted means that the stream will tell the end."""
-        trade = self._live_trade()
-        if trade is not None:
-            return [
-                self._sending.now({"cancel": 1}, True, partial(trade.cancel, order))
-                for order in orders
-            ]
-        return self._sending.in_batches(
-            orders,
-            self._most,
-            check=lambda order: None,
-            one=self.rest.cancel,
-            many=self.rest.cancel_batch,
-        )
-
-    def amend(
-        self, order: Order, *, price: float | None = None, qty: float | None = None
-    ) -> Future[Outcome]:
-        """Change an order now; ``qty`` is the new total. Accepted means that the stream tells."""
-        if self._steps is None:
-            raise VenueError("rules: must be read before an order is amended")
-        steps, trade = self._steps, self._live_trade()
-        price = order.price if price is None else price
-        qty = order.qty if qty is None else qty
-        if trade is not None:
-            return self._sending.now(
-                {"amend": 1},
-                order.reduce_only,
-                partial(trade.amend, order, price=price, qty=qty),
-            )
-        return self._sending.checked(
-            lambda: self.rest.amend(order, wire.amend_fields(order, steps, price=price, qty=qty))
-        )
-
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol, until none is left."""
         for _ in range(_MOST_SWEEPS):
@@ -317,9 +226,6 @@ class Bybit:
                 return outcome
             await self._clock.sleep(_SWEEP_S)
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text="orders are left after cancel-all")
-
-    def _live_trade(self) -> TradeSocket | None:
-        return self._trade if self._trade is not None and self._trade.stream.live else None
 
     # --- events ---
 
@@ -357,7 +263,7 @@ class Bybit:
         )
         streams: list[Stream] = [public.stream, private.stream]
         if self._endpoints.ws_trade is not None:
-            self._trade = TradeSocket(
+            self._entry = TradeSocket(
                 self._endpoints.ws_trade,
                 texts=self._texts(self._steps),
                 login=login,
@@ -368,29 +274,11 @@ class Bybit:
                 clock=self._clock,
                 rng=self._rng,
             )
-            streams.append(self._trade.stream)
+            streams.append(self._entry.stream)
         await self._sending.run(streams, self._http.keep_clock(), public.watch())
 
-    def _texts(self, steps: wire.Steps) -> BybitOrderText:
+    def _texts(self, steps: Steps) -> BybitOrderText:
         return BybitOrderText(self.symbol, self._category, steps.price, steps.qty)
-
-    async def _newest_trade(self) -> PublicTrade | None:
-        trades = await self.rest.recent_trades(1)
-        return trades[-1] if trades else None
-
-    def _look_at_clock(self) -> None:
-        self._sending.aside(self._sync_clock())
-
-    async def _sync_clock(self) -> None:
-        try:
-            await self._http.sync_clock()
-        except UnavailableError as e:
-            log.warning("clock not read: %s", e)
-
-    async def close(self) -> None:
-        """Close every connection; what is on its way resolves as UNKNOWN."""
-        await self._sending.close()
-        await self._http.close()
 
 
 def _cross(info: Any) -> bool:
@@ -402,24 +290,14 @@ def _cross(info: Any) -> bool:
     return mode == _MODES[True]
 
 
-def _word(cross: bool) -> str:
-    return "cross" if cross else "isolated"
-
-
 def _must(reply: Reply, what: str, remedy: str) -> None:
-    # What is not known is decided by looking again.
-    if reply.verdict is Verdict.REJECTED:
-        raise VenueError(
-            f"{what}: could not be set: {reply.text}{_why(reply.data)}; {remedy}",
-            code=reply.code,
-            reaction=reply.reaction,
-        )
+    must(reply, what, remedy, _why(reply.data))
 
 
 def _why(data: Any) -> str:
     """Return the reasons that a refused margin mode comes with."""
     try:
-        reasons = wire.rows_of(data.get("result") if isinstance(data, dict) else None, "reasons")
+        reasons = wire.rows_in(data.get("result") if isinstance(data, dict) else None, "reasons")
     except BadReplyError:
         return ""
     told = ", ".join(clean(str(reason.get("reasonMsg", ""))) for reason in reasons)

@@ -24,16 +24,18 @@ from passivx.exchanges.base import (
     PublicTrade,
     Reaction,
     Rules,
+    Steps,
     Verdict,
     above_0,
     flag,
+    row_of,
     text,
     whole,
 )
 from passivx.exchanges.budget import Window
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import judge
-from passivx.exchanges.bybit.wire import rows_of
+from passivx.exchanges.bybit.wire import rows_in
 from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
 from passivx.exchanges.keys import ApiKey
 
@@ -42,7 +44,6 @@ __all__ = [
     "WINDOWS",
     "BybitDialect",
     "BybitRest",
-    "outcome_of",
     "placed",
     "until_reset_s",
     "used_of",
@@ -162,13 +163,6 @@ def until_reset_s(headers: Mapping[str, Any], now_ms: int) -> float:
     return min(_MOST_RESET_S, max(0.0, (reset_ms - now_ms) / 1000))
 
 
-def outcome_of(reply: Reply, order: Order | None = None) -> Outcome:
-    """Make an order message's outcome of what the venue replied."""
-    return Outcome(
-        reply.verdict, reply.reaction, reply.code, reply.text, reply.retry_after_s, order
-    )
-
-
 class BybitRest:
     """The V5 endpoints that a bot of one symbol needs."""
 
@@ -213,22 +207,22 @@ class BybitRest:
         )
 
     def _ours(self, result: Any) -> list[dict[str, Any]]:
-        return [row for row in rows_of(result) if row.get("symbol") == self.symbol]
+        return [row for row in rows_in(result) if row.get("symbol") == self.symbol]
 
     # --- the account ---
 
     async def account_info(self) -> dict[str, Any]:
         """Return unified status and margin mode."""
-        return _dict(await self._get("/v5/account/info", ()))
+        return row_of(await self._get("/v5/account/info", ()))
 
     async def wallet(self, coin: str) -> dict[str, Any]:
         """Return the unified account's row, with ``coin`` in its list."""
         params = (("accountType", "UNIFIED"), ("coin", coin))
-        return _only(rows_of(await self._get("/v5/account/wallet-balance", params)))
+        return _only(rows_in(await self._get("/v5/account/wallet-balance", params)))
 
     async def refuses_price_moves(self) -> bool:
         """Tell whether futures orders out of the price band are refused, and not moved."""
-        return flag(_dict(await self._get("/v5/account/user-setting-config", ())), "lpaPerp")
+        return flag(row_of(await self._get("/v5/account/user-setting-config", ())), "lpaPerp")
 
     async def position(self) -> dict[str, Any]:
         """Return the one-way position row.
@@ -278,7 +272,7 @@ class BybitRest:
         """Look an order up where live and lately finished ones are, then in the history."""
         for path in ("/v5/order/realtime", "/v5/order/history"):
             params = (*self._of_symbol(), ("orderLinkId", client_id))
-            rows = rows_of(await self._get(path, params))
+            rows = rows_in(await self._get(path, params))
             found = [
                 wire.order_of(row)
                 for row in rows
@@ -290,43 +284,51 @@ class BybitRest:
                 raise BadReplyError(f"orderLinkId: the answer is about other orders ({path})")
         return None
 
-    async def place(self, order: NewOrder, steps: wire.Steps) -> Outcome:
+    def check(self, order: NewOrder, steps: Steps) -> None:
+        """Raise ValueError for an order that cannot be written."""
+        wire.order_fields(order, steps)
+
+    async def place(self, order: NewOrder, steps: Steps) -> Outcome:
         """Send one order."""
         reply = await self._post(
             "/v5/order/create", wire.order_fields(order, steps), window="create",
             urgent=order.reduce_only,
         )  # fmt: skip
-        return placed(reply, order, reply.data)
+        return placed(reply, order)
 
-    async def place_batch(self, orders: Sequence[NewOrder], steps: wire.Steps) -> list[Outcome]:
+    async def place_batch(self, orders: Sequence[NewOrder], steps: Steps) -> list[Outcome]:
         """Send up to MAX_BATCH orders in one message; an outcome each, in the order given."""
         elements = [{"symbol": self.symbol} | wire.order_fields(o, steps) for o in orders]
-        reply = await self._batch("create", elements, all(o.reduce_only for o in orders))
-        return [placed(each, order, each.data) for each, order in zip(reply, orders, strict=True)]
+        replies = await self._batch("create", elements, all(o.reduce_only for o in orders))
+        return [placed(each, order) for each, order in zip(replies, orders, strict=True)]
+
+    def change(self, order: Order, steps: Steps, *, price: float, qty: float) -> Mapping[str, Any]:
+        """Return what `amend` sends; raise ValueError when it cannot be written."""
+        return wire.amend_fields(order, steps, price=price, qty=qty)
 
     async def amend(self, order: Order, change: Mapping[str, Any]) -> Outcome:
-        """Send a change (`wire.amend_fields`) of an order."""
-        return outcome_of(
-            await self._post("/v5/order/amend", change, window="amend", urgent=order.reduce_only)
+        """Send a `change` of an order."""
+        reply = await self._post(
+            "/v5/order/amend", change, window="amend", urgent=order.reduce_only
         )
+        return reply.outcome()
 
     async def cancel(self, order: Order) -> Outcome:
         """Cancel one order; the answer says that the venue will, the stream that it did."""
         reply = await self._post(
             "/v5/order/cancel", wire.reference(order), window="cancel", urgent=True
         )
-        return outcome_of(reply)
+        return reply.outcome()
 
     async def cancel_batch(self, orders: Sequence[Order]) -> list[Outcome]:
         """Cancel up to MAX_BATCH orders in one message."""
         elements = [{"symbol": self.symbol} | wire.reference(order) for order in orders]
-        return [outcome_of(reply) for reply in await self._batch("cancel", elements, True)]
+        return [reply.outcome() for reply in await self._batch("cancel", elements, True)]
 
     async def cancel_all(self) -> Outcome:
         """Cancel the symbol's orders, at most 500 of them, in one message."""
-        return outcome_of(
-            await self._post("/v5/order/cancel-all", {}, window="cancel_all", urgent=True)
-        )
+        reply = await self._post("/v5/order/cancel-all", {}, window="cancel_all", urgent=True)
+        return reply.outcome()
 
     # --- history ---
 
@@ -393,7 +395,7 @@ class BybitRest:
             result = await self._get(
                 path, (*self._of_symbol(), *params, ("limit", str(limit)), *cursor)
             )
-            rows = rows_of(result)
+            rows = rows_in(result)
             ids = {text(row, id) for row in rows}
             if ids and ids <= seen:
                 raise BadReplyError(f"{id}: a page repeats ({path})")
@@ -423,7 +425,7 @@ class BybitRest:
         *,
         signed: bool,
     ) -> dict[str, Any]:
-        return _dict(
+        return row_of(
             await self._http.read(
                 Request(method="GET", path=path, params=params, signed=signed, costs=costs)
             )
@@ -466,12 +468,12 @@ class BybitRest:
         return wire.batch_replies(reply, len(elements))
 
 
-def placed(reply: Reply, order: NewOrder, data: Any) -> Outcome:
+def placed(reply: Reply, order: NewOrder) -> Outcome:
     """Make the outcome of a create: accepted is not yet resting, which the stream will tell."""
     if reply.verdict is not Verdict.OK:
-        return outcome_of(reply)
+        return reply.outcome()
     try:
-        result = _result(data)
+        result = _result(reply.data)
         if result.get("orderLinkId") not in ("", None, order.client_id):
             raise BadReplyError("orderLinkId: the answer is about another order")
         accepted = Order(
@@ -483,21 +485,15 @@ def placed(reply: Reply, order: NewOrder, data: Any) -> Outcome:
             filled_qty=0.0,
             reduce_only=order.reduce_only,
             status=OrderStatus.NEW,
-            ts_ms=whole(data, "time"),
+            ts_ms=whole(reply.data, "time"),
         )
     except BadReplyError as e:
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))
-    return outcome_of(reply, accepted)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadReplyError("an answer is not a JSON object")
-    return value
+    return reply.outcome(accepted)
 
 
 def _result(data: Any) -> Any:
-    return _dict(_dict(data).get("result"))
+    return row_of(row_of(data).get("result"))
 
 
 def _only(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -19,8 +19,9 @@ import orjson
 from passivx._core.frames import QUOTE, TRADE, BybitFrames
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Link, PublicTrade, Sink, number, text, whole
+from passivx.exchanges.base import Link, PublicTrade, Sink, decode, number, text, whole
 from passivx.exchanges.bybit import wire
+from passivx.exchanges.silence import TradeWatch
 from passivx.exchanges.stream import (
     Connection,
     Heartbeat,
@@ -39,10 +40,6 @@ PING: Final = Heartbeat(20.0, b'{"op":"ping"}')
 # orderbook.1 repeats itself after 3 s without a change, tickers come every 100 ms.
 _QUOTE_AGE_S: Final = 10.0
 _TICKER_AGE_S: Final = 30.0
-# A market without trades for so long is asked about over REST.
-_TRADE_AGE_S: Final = 30.0
-# What REST knows and the stream should long have told.
-_TRADE_LATE_S: Final = 5.0
 _AUTH_AHEAD_MS: Final = 10_000
 # Answers that say: you are authenticated, or were before.
 _AUTHENTICATED: Final = (None, 0, 20001)
@@ -132,9 +129,7 @@ class PublicStream:
         clock: Clock,
         rng: random.Random | None = None,
     ) -> None:
-        self._recent, self._venue_ms = recent, venue_ms
         self._sink = sink
-        self._clock = clock
         self._frames = BybitFrames(symbol)
         self._ticker = wire.Ticker()
         self._names = {
@@ -149,8 +144,7 @@ class PublicStream:
         self._ages.expect(self._ticker_topic, _TICKER_AGE_S)
         self._subscriber = _Subscriber(list(self._names))
         self._was_live = False
-        self._last_ms = 0
-        self._traded_s = clock.monotonic_s()
+        self._watch = TradeWatch(recent=recent, venue_ms=venue_ms, clock=clock)
         self.unusual = 0  # messages read the slow way
         self.malformed = 0
         self.stream = Stream(
@@ -183,14 +177,13 @@ class PublicStream:
     def _trade(
         self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool
     ) -> None:
-        self._last_ms = ts_ms
-        self._traded_s = self._clock.monotonic_s()
+        self._watch.seen(ts_ms)
         self._sink.on_trade(trade_id, price, qty, ts_ms, buyer_maker)
 
     def _slow(self, payload: memoryview) -> bool:
         topic = ""
         try:
-            message = wire.decode(payload)
+            message = decode(payload)
             if self._subscriber.control(self.stream, message):
                 return False
             topic = str(message.get("topic"))
@@ -224,26 +217,7 @@ class PublicStream:
 
     async def watch(self) -> None:
         """Find out whether the topic of trades is silent while there are some; until cancelled."""
-        while True:
-            await self._clock.sleep(_TRADE_AGE_S)
-            silent_s = self._clock.monotonic_s() - self._traded_s
-            if not self.stream.live or silent_s < _TRADE_AGE_S:
-                continue
-            try:
-                newest = await self._recent()
-            except VenueError as e:
-                log.warning("stream=%s: trades not asked for: %s", self.stream.name, e)
-                continue
-            if newest is None:
-                continue
-            # A first trade that is older than the connection says nothing.
-            known_ms = self._last_ms or self._venue_ms() - round(silent_s * 1000)
-            if newest.ts_ms <= known_ms:
-                continue
-            # It may be on its way; what was asked for is what must have come by then.
-            await self._clock.sleep(_TRADE_LATE_S)
-            if self.stream.live and self._last_ms < newest.ts_ms:
-                self.stream.renew(f"no data of {self._trades_topic}, but there are trades")
+        await self._watch.run(self.stream, self._trades_topic)
 
     def _on_state(self, state: StreamState, reason: str) -> None:
         self._sink.on_link(Link.BOOK, state, reason)
@@ -252,7 +226,7 @@ class PublicStream:
             # What it held is of before.
             self._ticker = wire.Ticker()
         elif state is StreamState.LIVE:
-            self._traded_s = self._clock.monotonic_s()
+            self._watch.connected()
             if self._was_live:
                 self._sink.on_gap(Link.TRADES, "connected anew")
             self._was_live = True
@@ -303,7 +277,7 @@ class PrivateStream:
 
     def _on_frame(self, payload: memoryview) -> bool:
         try:
-            message = wire.decode(payload)
+            message = decode(payload)
             if self._subscriber.control(self.stream, message):
                 return False
             topic = str(message.get("topic", "")).split(".")[0]
@@ -313,7 +287,7 @@ class PrivateStream:
             read = self._read.get(topic)
             if read is None:
                 return False
-            rows = wire.rows_of(message, "data")
+            rows = wire.rows_in(message, "data")
         except BadReplyError as e:
             self._spoiled(e)
             return False
@@ -346,7 +320,7 @@ class PrivateStream:
 
     def _wallet(self, message: Mapping[str, Any]) -> None:
         ts_ms = whole(message, "creationTime")
-        for row in wire.rows_of(message, "data"):
+        for row in wire.rows_in(message, "data"):
             # Only coins that changed are told.
             if (coin := wire.wallet_of(row, self._coin)) is not None:
                 self._sink.on_wallet(number(coin, "walletBalance"), ts_ms)

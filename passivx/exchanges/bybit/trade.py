@@ -7,47 +7,31 @@ answer does not come in time. Nothing is sent twice.
 
 from __future__ import annotations
 
-import logging
 import random
 from asyncio import Future
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import Any, Final
+from typing import Any, ClassVar
 
 from passivx._core.wire import BybitOrderText
 from passivx.clock import Clock
-from passivx.exchanges.base import (
-    Link,
-    NewOrder,
-    Order,
-    Outcome,
-    Reaction,
-    Sink,
-    whole,
-)
+from passivx.exchanges.base import NewOrder, Order, Outcome, Reaction, Sink, decode, whole
 from passivx.exchanges.budget import Budget
-from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import judge
-from passivx.exchanges.bybit.rest import outcome_of, placed, until_reset_s, used_of
+from passivx.exchanges.bybit.rest import placed, until_reset_s, used_of
 from passivx.exchanges.bybit.streams import PING, Login
-from passivx.exchanges.http import Reply, clean
-from passivx.exchanges.sending import judged
-from passivx.exchanges.stream import Connection, Stream, StreamLimits, StreamState
+from passivx.exchanges.http import Reply
+from passivx.exchanges.orders import OrderEntry
 
 __all__ = ["TradeSocket"]
 
-log = logging.getLogger(__name__)
 
-# An answer later than this is no answer: the order is looked up instead.
-_ANSWER_S: Final = 5.0
-_BACK_OFF_S: Final = 1.0
+class TradeSocket(OrderEntry[BybitOrderText]):
+    """Places, amends and cancels orders of one symbol, as `OrderEntry` says."""
 
-
-class TradeSocket:
-    """Places, amends and cancels orders of one symbol.
-
-    ``on_clock`` is called when a time stamp was refused: the venue's clock must be looked at.
-    """
+    place_costs: ClassVar[Mapping[str, int]] = {"create": 1}
+    amend_costs: ClassVar[Mapping[str, int]] = {"amend": 1}
+    cancel_costs: ClassVar[Mapping[str, int]] = {"cancel": 1}
 
     def __init__(
         self,
@@ -62,40 +46,26 @@ class TradeSocket:
         clock: Clock,
         rng: random.Random | None = None,
     ) -> None:
-        self._texts = texts
-        self._login, self._stamp_ms, self._on_clock = login, stamp_ms, on_clock
-        self._budget = budget
-        self._sink = sink
+        super().__init__(
+            url,
+            venue="bybit",
+            texts=texts,
+            stamp_ms=stamp_ms,
+            on_clock=on_clock,
+            budget=budget,
+            sink=sink,
+            clock=clock,
+            rng=rng,
+            hello=login.enter,
+            heartbeat=PING,
+        )
+        self._venue_ms = login.venue_ms
         # The venue refuses an id that it has seen: those of an earlier run are others.
         self._run = f"{clock.time_ms():x}"
         self._ids = count(1)
-        self.stream = Stream(
-            name="bybit orders",
-            url=url,
-            on_frame=self._on_frame,
-            hello=self._hello,
-            on_state=self._on_state,
-            clock=clock,
-            limits=StreamLimits(data_age_s=None),
-            heartbeat=PING,
-            rng=rng,
-        )
-
-    async def _hello(self, connection: Connection) -> None:
-        await self._login.enter(connection)
-
-    def use(self, texts: BybitOrderText) -> None:
-        """Write by other rules from now on."""
-        self._texts = texts
 
     def place(self, order: NewOrder) -> Future[Outcome]:
-        """Send one order, now.
-
-        Raises
-        ------
-        ValueError
-            If its price or quantity is off the grid, or its id is no plain word; nothing was sent.
-        """
+        """Send one order, now; see `OrderEntry.place`."""
         id = self._next_id()
         frame = self._texts.place(
             id,
@@ -107,7 +77,9 @@ class TradeSocket:
             reduce_only=order.reduce_only,
             at_market=order.at_market,
         )
-        return self._sent(id, frame, "create", lambda reply: placed(reply, order, reply.data))
+        return self._sent(
+            id, frame, self.place_costs, lambda said: placed(self._reply(said, "create"), order)
+        )
 
     def amend(self, order: Order, *, price: float, qty: float) -> Future[Outcome]:
         """Change price and quantity (the new total), now; raise as `place` does."""
@@ -120,7 +92,9 @@ class TradeSocket:
             order_id=order.order_id,
             client_id=order.client_id,
         )
-        return self._sent(id, frame, "amend", outcome_of)
+        return self._sent(
+            id, frame, self.amend_costs, lambda said: self._reply(said, "amend").outcome()
+        )
 
     def cancel(self, order: Order) -> Future[Outcome]:
         """Send one cancel, now."""
@@ -128,27 +102,20 @@ class TradeSocket:
         frame = self._texts.cancel(
             id, self._stamp_ms(), order_id=order.order_id, client_id=order.client_id
         )
-        return self._sent(id, frame, "cancel", outcome_of)
+        return self._sent(
+            id, frame, self.cancel_costs, lambda said: self._reply(said, "cancel").outcome()
+        )
 
     def _next_id(self) -> str:
         return f"{self._run}-{next(self._ids)}"
 
-    def _sent(
-        self, id: str, frame: bytes, window: str, make: Callable[[Reply], Outcome]
-    ) -> Future[Outcome]:
-        answer = self.stream.request(id, frame, timeout_s=_ANSWER_S)
-        self._budget.charge({window: 1})
-        return judged(answer, lambda message: self._judged(message, window, make))
-
-    def _judged(
-        self, message: Mapping[str, Any], window: str, make: Callable[[Reply], Outcome]
-    ) -> Outcome:
+    def _reply(self, message: Mapping[str, Any], window: str) -> Reply:
         header = message.get("header")
         if not isinstance(header, dict):
             header = {}
         if (used := used_of(header)) is not None:
             self._budget.observe(window, used)
-        now_ms = self._login.venue_ms()
+        now_ms = self._venue_ms()
         found = judge(
             200,
             whole(message, "retCode"),
@@ -157,22 +124,13 @@ class TradeSocket:
             until_reset_s=until_reset_s(header, now_ms),
             on_trade_socket=True,
         )
-        wait_s = 0.0
         if found.reaction is Reaction.RECREATE:
             # The venue restarts: what is on its way stays valid, what comes next needs a new one.
             self.stream.renew("the venue restarts its order sockets")
-        elif found.reaction is Reaction.RESYNC_CLOCK:
-            self._on_clock()
-        elif found.reaction is Reaction.BACK_OFF:
-            wait_s = found.retry_after_s or _BACK_OFF_S
-            self._budget.back_off(wait_s, found.window, spare_urgent=found.spare_urgent)
-        data = {"result": message.get("data"), "time": now_ms}
-        return make(
-            Reply(found.verdict, found.reaction, found.code, clean(found.text), wait_s, data)
-        )
+        return self._obeyed(found, {"result": message.get("data"), "time": now_ms})
 
     def _on_frame(self, payload: memoryview) -> bool:
-        message = wire.decode(payload)
+        message = decode(payload)
         op, id = message.get("op"), message.get("reqId")
         if op == "auth":
             self.stream.resolve(op, message)
@@ -181,11 +139,5 @@ class TradeSocket:
         elif isinstance(id, str) and id:
             self.stream.resolve(id, message)
         else:
-            # Not about one message: a frame could not be read at all, perhaps.
-            code = message.get("retCode")
-            log.error("stream=%s told without an id: code=%.20r", self.stream.name, code)
-            self._sink.on_gap(Link.ORDERS, f"the venue refused something, code {code!r:.20}")
+            self._unasked(message.get("retCode"))
         return True
-
-    def _on_state(self, state: StreamState, reason: str) -> None:
-        self._sink.on_link(Link.ORDERS, state, reason)

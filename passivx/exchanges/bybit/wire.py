@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-import orjson
-
-from passivx._core.wire import decimal_text
 from passivx.errors import BadReplyError, ConfigError
 from passivx.exchanges.base import (
     Fill,
@@ -27,28 +24,28 @@ from passivx.exchanges.base import (
     PublicTrade,
     Reaction,
     Rules,
+    Steps,
     Verdict,
     above_0,
     at_least_0,
     flag,
     number,
     number_or_none,
+    rows_of,
     side_of,
     text,
     whole,
 )
 from passivx.exchanges.bybit.errors import judge
 from passivx.exchanges.http import Reply, clean
-from passivx.models import Market, Position, Tier, step_parts
+from passivx.models import Market, Position, Tier
 
 __all__ = [
     "MAX_ORDERS",
     "Quote",
-    "Steps",
     "Ticker",
     "amend_fields",
     "batch_replies",
-    "decode",
     "fill_of",
     "mark_of",
     "order_fields",
@@ -58,7 +55,7 @@ __all__ = [
     "public_trade_of",
     "quote_of",
     "reference",
-    "rows_of",
+    "rows_in",
     "rules_of",
     "stream_trades",
     "tiers_of",
@@ -114,51 +111,9 @@ _FORCED: Final = {
 _BACK_OFF_S: Final = 1.0
 
 
-def decode(payload: bytes | memoryview) -> dict[str, Any]:
-    """Parse a message, which is always one object.
-
-    Raises
-    ------
-    BadReplyError
-        If it is not; its content is not quoted.
-    """
-    try:
-        message = orjson.loads(payload)
-    except ValueError:
-        raise BadReplyError("a message is not JSON") from None
-    if not isinstance(message, dict):
-        raise BadReplyError("a message is not a JSON object")
-    return message
-
-
-def rows_of(result: Any, key: str = "list") -> list[dict[str, Any]]:
+def rows_in(result: Any, key: str = "list") -> list[dict[str, Any]]:
     """Return the list of objects that an answer or a topic holds."""
-    rows = result.get(key) if isinstance(result, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadReplyError(f"{key}: must be a list of objects")
-    return rows
-
-
-class Steps:
-    """Prices and quantities of one market as the venue's decimal texts."""
-
-    def __init__(self, market: Market) -> None:
-        self.price = step_parts(market.price_step)
-        self.qty = step_parts(market.qty_step)
-
-    def price_text(self, price: float) -> str:
-        """Return the text of a price; ValueError when it is 0 or not on the grid."""
-        return _amount_text("price", price, self.price)
-
-    def qty_text(self, qty: float) -> str:
-        """Return the text of a quantity; ValueError when it is 0 or not on the grid."""
-        return _amount_text("qty", qty, self.qty)
-
-
-def _amount_text(name: str, value: float, step: tuple[float, float]) -> str:
-    if not value > 0.0:
-        raise ValueError(f"{name}: must be > 0, was {value!r}")
-    return decimal_text(value, step)
+    return rows_of(result.get(key) if isinstance(result, dict) else None, key)
 
 
 def _side(row: Mapping[str, Any], key: str = "side") -> int:
@@ -226,8 +181,8 @@ def batch_replies(reply: Reply, n: int) -> list[Reply]:
     if reply.verdict is not Verdict.OK:
         return [reply] * n
     try:
-        results = rows_of(reply.data.get("result"))
-        judged = rows_of(reply.data.get("retExtInfo"))
+        results = rows_in(reply.data.get("result"))
+        judged = rows_in(reply.data.get("retExtInfo"))
         if not len(results) == len(judged) == n:
             raise BadReplyError(f"list: must hold {n} rows")
         replies = []
@@ -340,7 +295,7 @@ def position_of(row: Mapping[str, Any]) -> Position:
 
 def wallet_of(row: Mapping[str, Any], coin: str) -> Mapping[str, Any] | None:
     """Return the row of ``coin`` in an account's wallet; None when it lists no such coin."""
-    return next((c for c in rows_of(row, "coin") if c.get("coin") == coin), None)
+    return next((c for c in rows_in(row, "coin") if c.get("coin") == coin), None)
 
 
 # --- the market -----------------------------------------------------------------------------------
@@ -359,7 +314,7 @@ def public_trade_of(row: Mapping[str, Any]) -> PublicTrade:
 
 def stream_trades(message: Mapping[str, Any]) -> Iterator[PublicTrade]:
     """Read the rows of a ``publicTrade`` message, the slow and clear way."""
-    for row in rows_of(message, "data"):
+    for row in rows_in(message, "data"):
         _check_symbol(message, row)
         yield PublicTrade(
             trade_id=text(row, "i"),

@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 
 from passivx.clock import VirtualClock
 from passivx.errors import BadReplyError, UnavailableError, VenueError
-from passivx.exchanges.base import NewOrder, OrderStatus, PublicTrade, Reaction, Verdict
+from passivx.exchanges.base import NewOrder, OrderStatus, PublicTrade, Reaction, Steps, Verdict
 from passivx.exchanges.binance import wire
 from passivx.exchanges.binance.rest import BinanceDialect
-from passivx.exchanges.binance.wire import Steps
 from passivx.exchanges.http import Answer, Request
 from passivx.exchanges.keys import ApiKey, KeyKind
 from tests.exchanges.binance.venue import (

@@ -21,10 +21,10 @@ from passivx.exchanges.base import (
     Payment,
     PublicTrade,
     Reaction,
+    Steps,
     Verdict,
 )
 from passivx.exchanges.binance import wire
-from passivx.exchanges.binance.wire import Steps
 from passivx.exchanges.http import Reply
 from passivx.models import Position
 

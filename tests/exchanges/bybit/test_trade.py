@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from passivx._core.wire import BybitOrderText
 from passivx.clock import VirtualClock
-from passivx.exchanges.base import Link, NewOrder, OrderStatus, Reaction, Verdict
+from passivx.exchanges.base import Link, NewOrder, OrderStatus, Reaction, Steps, Verdict
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.rest import WINDOWS
@@ -26,7 +26,7 @@ from passivx.models import step_parts
 from tests.exchanges.binance.sink import Recorder
 from tests.exchanges.binance.test_streams import pumped, running
 from tests.exchanges.bybit.test_streams import asked, logged_in, login
-from tests.exchanges.bybit.venue import NOW_MS, STEPS, order_row, steps
+from tests.exchanges.bybit.venue import NOW_MS, STEPS, order_row
 from tests.exchanges.ws_server import WsServer
 
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.5, qty=100.0)
@@ -393,8 +393,7 @@ class TestFrames:
         self, client_id, side, price_step, qty_step, price, qty, nudge, reduce_only, at_market
     ):
         parts = step_parts(price_step), step_parts(qty_step)
-        rest = steps()
-        rest.price, rest.qty = parts
+        rest = Steps(*parts)
         order = NewOrder(
             client_id=client_id,
             side=side,

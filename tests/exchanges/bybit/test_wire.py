@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from passivx.errors import BadReplyError
-from passivx.exchanges.base import FillKind, MarkPrice, OrderStatus, Verdict
+from passivx.exchanges.base import FillKind, MarkPrice, OrderStatus, Verdict, decode
 from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.errors import react
 from passivx.models import Position
@@ -163,7 +163,7 @@ def test_every_recorded_frame_reads(real_data):
                 continue
             if record["t"] == "http" or not isinstance(record["data"], str):
                 continue
-            message = wire.decode(record["data"].encode())
+            message = decode(record["data"].encode())
             topic = str(message.get("topic", "")).split(".")[0]
             if topic == "publicTrade":
                 assert list(wire.stream_trades(message))
@@ -186,7 +186,7 @@ JSON = st.recursive(
 READERS = [
     wire.order_of, wire.fill_of, wire.payment_of, wire.position_of, wire.public_trade_of,
     wire.quote_of, lambda row: list(wire.stream_trades(row)), lambda row: wire.mark_of(row, 1),
-    lambda row: wire.tiers_of([row]), lambda row: wire.wallet_of(row, "BTC"), wire.rows_of,
+    lambda row: wire.tiers_of([row]), lambda row: wire.wallet_of(row, "BTC"), wire.rows_in,
     lambda row: wire.rules_of(row, (), {}),
 ]  # fmt: skip
 
@@ -224,7 +224,7 @@ def test_a_spoiled_row_is_refused_or_finite(data, rest, streams):
 @given(st.binary(max_size=64) | JSON.map(lambda v: repr(v).encode()))
 def test_a_message_is_an_object_or_refused(payload):
     with contextlib.suppress(BadReplyError):
-        assert isinstance(wire.decode(payload), dict)
+        assert isinstance(decode(payload), dict)
 
 
 def test_codes_ask_for_what_the_table_beside_the_docs_asks(shared):
@@ -255,4 +255,4 @@ def test_an_amendment_without_a_change_is_success():
 
 
 def test_decode_reads_what_orjson_reads():
-    assert wire.decode(orjson.dumps({"a": [1.5]})) == {"a": [1.5]}
+    assert decode(orjson.dumps({"a": [1.5]})) == {"a": [1.5]}

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from passivx.clock import VirtualClock
+from passivx.exchanges.base import Steps
 from passivx.exchanges.budget import Budget
-from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.rest import WINDOWS, BybitDialect, BybitRest
 from passivx.exchanges.http import Http
 from passivx.exchanges.keys import ApiKey
@@ -122,11 +122,9 @@ def client_of(venue: Venue, category: str = "inverse") -> tuple[Http, BybitRest]
     return http, BybitRest(http, symbol="BTCUSD", category=category)
 
 
-def steps() -> wire.Steps:
+def steps() -> Steps:
     """Return prices by 0.5, quantities by 1."""
-    made = wire.Steps.__new__(wire.Steps)
-    made.price, made.qty = STEPS
-    return made
+    return Steps(*STEPS)
 
 
 def order_row(**changed: Any) -> Fields:
