@@ -202,6 +202,10 @@ cdef inline Bytes key(Bytes p, Bytes end, Bytes* name, Py_ssize_t* n) noexcept n
     if p >= end or p[0] != b'"':
         return NULL
     name[0] = p + 1
+    if end - p > 3 and p[2] == b'"' and p[3] == b":" and b"A" <= p[1] <= b"z" and p[1] != b"\\":
+        # Nearly every name is one letter.
+        n[0] = 1
+        return p + 4
     p = string(p + 1, end)
     if p == NULL or p >= end or p[0] != b":":
         return NULL
