@@ -75,6 +75,17 @@ cdef int decimals_of(Step step) except -1:
     return decimals
 
 
+cdef struct Grid:
+    Step step
+    int decimals
+
+
+cdef int read_grid(Grid* grid, tuple step) except -1:
+    grid.step.units, grid.step.scale = step
+    grid.decimals = decimals_of(grid.step)
+    return 0
+
+
 cdef int64_t grid_units(str name, double x, Step step) except -1:
     # x * scale as a whole number, for x >= 0 on the grid.
     cdef double n = rint(x * step.scale)
@@ -87,11 +98,17 @@ cdef int64_t grid_units(str name, double x, Step step) except -1:
     return <int64_t>n
 
 
-cdef int put_amount(Text* text, str name, double x, Step step, int decimals) except -1:
+cdef int put_amount(Text* text, str name, double x, const Grid* grid) except -1:
     # Of an order: Bybit reads a quantity of 0 as the whole position.
     if x == 0.0:
         raise ValueError(f"{name} must be > 0, was {x!r}")
-    put_whole(text, grid_units(name, x, step), decimals)
+    put_whole(text, grid_units(name, x, grid.step), grid.decimals)
+    return 0
+
+
+cdef int check_window(int recv_window_ms) except -1:
+    if not 0 < recv_window_ms <= 60_000:
+        raise ValueError(f"recv_window_ms must be in [1, 60000], was {recv_window_ms}")
     return 0
 
 
@@ -112,13 +129,11 @@ def decimal_text(double x, tuple step):
     ValueError
         If ``x`` is not on the grid, not finite, negative, or beyond 2**53 of the last decimal.
     """
-    cdef Step s
+    cdef Grid grid
     cdef Text text
-    cdef int decimals
-    s.units, s.scale = step
-    decimals = decimals_of(s)
+    read_grid(&grid, step)
     text.n = 0
-    put_whole(&text, grid_units("x", x, s), decimals)
+    put_whole(&text, grid_units("x", x, grid.step), grid.decimals)
     return text.at[:text.n].decode("ascii")
 
 
@@ -227,10 +242,8 @@ cdef class BinanceOrderText:
         In 1 .. 60000.
     """
 
-    cdef Step _price_step
-    cdef Step _qty_step
-    cdef int _price_decimals
-    cdef int _qty_decimals
+    cdef Grid _price_grid
+    cdef Grid _qty_grid
     cdef object _sign
     cdef bytes _signed_head      # apiKey=...&
     cdef bytes _json_key         # "apiKey":"...",
@@ -240,12 +253,9 @@ cdef class BinanceOrderText:
     def __init__(
         self, api_key, symbol, tuple price_step, tuple qty_step, sign, *, int recv_window_ms=5000,
     ):
-        if not 0 < recv_window_ms <= 60_000:
-            raise ValueError(f"recv_window_ms must be in [1, 60000], was {recv_window_ms}")
-        self._price_step.units, self._price_step.scale = price_step
-        self._qty_step.units, self._qty_step.scale = qty_step
-        self._price_decimals = decimals_of(self._price_step)
-        self._qty_decimals = decimals_of(self._qty_step)
+        check_window(recv_window_ms)
+        read_grid(&self._price_grid, price_step)
+        read_grid(&self._qty_grid, qty_step)
         key = plain_bytes("api_key", api_key)
         self._symbol = plain_bytes("symbol", symbol)
         self._signed_head = b"apiKey=%s&" % key
@@ -274,8 +284,8 @@ cdef class BinanceOrderText:
         check_time(ts_ms)
         head.n = price_text.n = qty_text.n = signed.n = frame.n = 0
         if not at_market:
-            put_amount(&price_text, "price", price, self._price_step, self._price_decimals)
-        put_amount(&qty_text, "qty", qty, self._qty_step, self._qty_decimals)
+            put_amount(&price_text, "price", price, &self._price_grid)
+        put_amount(&qty_text, "qty", qty, &self._qty_grid)
         put_plain(&head, "client_id", client_id, MOST_ID)
 
         put_bytes(&signed, self._signed_head)
@@ -346,8 +356,8 @@ cdef class BinanceOrderText:
         check_side(side)
         check_time(ts_ms)
         price_text.n = qty_text.n = signed.n = frame.n = 0
-        put_amount(&price_text, "price", price, self._price_step, self._price_decimals)
-        put_amount(&qty_text, "qty", qty, self._qty_step, self._qty_decimals)
+        put_amount(&price_text, "price", price, &self._price_grid)
+        put_amount(&qty_text, "qty", qty, &self._qty_grid)
         put_bytes(&signed, self._signed_head)
         self._begin(&frame, id, b"order.modify")
         self._refer(&frame, &signed, order_id, client_id)
@@ -448,10 +458,8 @@ cdef class BybitOrderText:
         In 1 .. 60000.
     """
 
-    cdef Step _price_step
-    cdef Step _qty_step
-    cdef int _price_decimals
-    cdef int _qty_decimals
+    cdef Grid _price_grid
+    cdef Grid _qty_grid
     cdef bytes _name
     cdef bytes _after_time       # ","X-BAPI-RECV-WINDOW":"5000"},"op":"
     cdef bytes _args             # ","args":[{"category":"inverse","symbol":"BTCUSD",
@@ -459,12 +467,9 @@ cdef class BybitOrderText:
     def __init__(
         self, symbol, category, tuple price_step, tuple qty_step, *, int recv_window_ms=5000,
     ):
-        if not 0 < recv_window_ms <= 60_000:
-            raise ValueError(f"recv_window_ms must be in [1, 60000], was {recv_window_ms}")
-        self._price_step.units, self._price_step.scale = price_step
-        self._qty_step.units, self._qty_step.scale = qty_step
-        self._price_decimals = decimals_of(self._price_step)
-        self._qty_decimals = decimals_of(self._qty_step)
+        check_window(recv_window_ms)
+        read_grid(&self._price_grid, price_step)
+        read_grid(&self._qty_grid, qty_step)
         self._name = plain_bytes("symbol", symbol)
         self._after_time = b'","X-BAPI-RECV-WINDOW":"%d"},"op":"' % recv_window_ms
         self._args = b'","args":[{"category":"%s","symbol":"%s",' % (
@@ -498,12 +503,12 @@ cdef class BybitOrderText:
             say(&frame, b'Market","qty":"')
         else:
             say(&frame, b'Limit","qty":"')
-        put_amount(&frame, "qty", qty, self._qty_step, self._qty_decimals)
+        put_amount(&frame, "qty", qty, &self._qty_grid)
         if at_market:
             say(&frame, b'","smpType":"CancelMaker')
         else:
             say(&frame, b'","price":"')
-            put_amount(&frame, "price", price, self._price_step, self._price_decimals)
+            put_amount(&frame, "price", price, &self._price_grid)
             say(&frame, b'","timeInForce":"PostOnly')
         say(&frame, b'","positionIdx":0,"orderLinkId":"')
         put_plain(&frame, "client_id", client_id, MOST_ID)
@@ -522,9 +527,9 @@ cdef class BybitOrderText:
         self._begin(&frame, id, ts_ms, b"order.amend")
         self._refer(&frame, order_id, client_id)
         say(&frame, b',"qty":"')
-        put_amount(&frame, "qty", qty, self._qty_step, self._qty_decimals)
+        put_amount(&frame, "qty", qty, &self._qty_grid)
         say(&frame, b'","price":"')
-        put_amount(&frame, "price", price, self._price_step, self._price_decimals)
+        put_amount(&frame, "price", price, &self._price_grid)
         say(&frame, b'"}]}')
         return whole(&frame)
 

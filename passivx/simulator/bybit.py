@@ -125,6 +125,16 @@ class _Route:
     message: str = "OK"
 
 
+def _changed(change: Callable[[], None], already_so: AnswerError) -> Json:
+    try:
+        change()
+    except Refusal as refusal:
+        if refusal.reason is Reason.ALREADY_SO:
+            raise already_so from None
+        raise refused_by(refusal) from None
+    return {}
+
+
 def _margin_mode_failed(code: str, text: str) -> AnswerError:
     return AnswerError(
         3400045,
@@ -708,15 +718,9 @@ class BybitFront:
         sell = number(params.get("sellLeverage"), "sellLeverage invalid")
         if buy != sell:
             raise bad("buy leverage should be equal to sell leverage")
-        if buy == self._venue.leverage:
-            raise AnswerError(110043, "leverage not modified")
-        try:
-            self._venue.set_leverage(buy)
-        except Refusal as refusal:
-            if refusal.reason is Reason.ALREADY_SO:
-                raise AnswerError(110043, "leverage not modified") from None
-            raise refused_by(refusal) from None
-        return {}
+        return _changed(
+            lambda: self._venue.set_leverage(buy), AnswerError(110043, "leverage not modified")
+        )
 
     def _set_position_mode(self, params: Params) -> Json:
         if self._units.known_category(params) != "linear" or self._units.inverse:
@@ -724,13 +728,10 @@ class BybitFront:
         mode = params.get("mode")
         if mode not in (0, 3):
             raise bad("params error: mode invalid")
-        try:
-            self._venue.set_hedge_mode(mode == 3)
-        except Refusal as refusal:
-            if refusal.reason is Reason.ALREADY_SO:
-                raise AnswerError(110025, "Position mode is not modified") from None
-            raise refused_by(refusal) from None
-        return {}
+        return _changed(
+            lambda: self._venue.set_hedge_mode(mode == 3),
+            AnswerError(110025, "Position mode is not modified"),
+        )
 
     def _set_margin_mode(self, params: Params) -> Json:
         mode = params.get("setMarginMode")

@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
@@ -364,7 +365,7 @@ class Faults:
             if rule.event == event and rule.due():
                 self._spend(rule, on=event)
                 # Not from within what is happening: the venue must be done with it first.
-                self._clock.call_later(0.0, lambda rule=rule: self._deed(rule, order=order))  # type: ignore[misc]
+                self._clock.call_later(0.0, partial(self._deed, rule, order=order))
 
     # --- deeds ---
 
