@@ -27,13 +27,11 @@ from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.stream import StreamState
 from passivx.models import Position
-from tests.exchanges.binance.sink import Recorder
 from tests.exchanges.binance.test_streams import (
     QUOTE,
     TRADE,
     account_event,
     order_event,
-    pumped,
     subscribed,
 )
 from tests.exchanges.binance.test_trade import answering, ok
@@ -42,13 +40,14 @@ from tests.exchanges.binance.venue import (
     LISTEN_KEY,
     NOW_MS,
     SECRET,
-    Drop,
     Venue,
     echo,
     listed,
     order_row,
     refused,
 )
+from tests.exchanges.scripted import Drop, pumped
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
 RESTING = wire.order_of(order_row())

@@ -29,16 +29,14 @@ from tests.exchanges.binance.venue import (
     LISTEN_KEY,
     NOW_MS,
     SECRET,
-    Drop,
-    Status,
     Venue,
     client_of,
     echo,
     listed,
     order_row,
     refused,
-    without_pauses,
 )
+from tests.exchanges.scripted import Drop, Status, without_pauses
 
 STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.1, qty=0.002)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import gzip
 import json
 import logging
@@ -22,8 +20,9 @@ from passivx.exchanges.base import FillKind, Link, OrderStatus, PublicTrade, Rea
 from passivx.exchanges.binance.streams import BookStream, PrivateStream, TradeStream
 from passivx.exchanges.stream import StreamLimits, StreamState
 from passivx.models import Position
-from tests.exchanges.binance.sink import Recorder
 from tests.exchanges.binance.venue import LISTEN_KEY, NOW_MS
+from tests.exchanges.scripted import none, pumped, running
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
 
 TRADE = {
@@ -72,10 +71,6 @@ def feed(stream, *messages):
     return [stream._on_frame(memoryview(dumps(message))) for message in messages]
 
 
-async def none():
-    return None
-
-
 def trades(recorder, clock=None, recent=none, url="ws://127.0.0.1:1/market", **kwargs):
     clock = clock or VirtualClock(NOW_MS)
     return TradeStream(
@@ -93,24 +88,6 @@ def trades(recorder, clock=None, recent=none, url="ws://127.0.0.1:1/market", **k
 def book(recorder, clock=None, url="ws://127.0.0.1:1/public"):
     clock = clock or VirtualClock(NOW_MS)
     return BookStream(url, symbol="BTCUSDT", sink=recorder, clock=clock, rng=random.Random(1))
-
-
-@contextlib.asynccontextmanager
-async def running(*work):
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def pumped(clock, done):
-    """Move the clock, and let the sockets keep up, until it is so."""
-    while not done():
-        await clock.run(500)
-        await asyncio.sleep(0.001)
 
 
 # Nobody answers pings or repeats the mark price here, while the clock jumps.

@@ -23,8 +23,8 @@ from passivx.exchanges.binance.rest import WINDOWS
 from passivx.exchanges.binance.trade import OrderSocket
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.sending import judged
-from tests.exchanges.binance.sink import Recorder
 from tests.exchanges.binance.venue import KEY, NOW_MS, SECRET, echo, order_row
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
 
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.1, qty=0.002)

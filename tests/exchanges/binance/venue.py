@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
 import urllib.parse
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 from passivx.clock import VirtualClock
 from passivx.exchanges.binance.rest import WINDOWS, BinanceDialect, BinanceRest
@@ -16,6 +15,7 @@ from passivx.exchanges.budget import Budget
 from passivx.exchanges.http import Http
 from passivx.exchanges.keys import ApiKey
 from tests.exchanges.http_server import Seen, Server, answer, drop
+from tests.exchanges.scripted import Drop, ScriptedVenue, Status
 
 KEY = "canaryKeyAbcdefghijklmnopqrstuvwxyz0123456789"
 SECRET = "canarySecretAbcdefghijklmnopqrstuvwxyz01234567"
@@ -23,49 +23,19 @@ LISTEN_KEY = "canaryListenKeyAbcdefghijklmnopqrstuvwxyz0123456"
 NOW_MS = 1_767_225_612_345
 
 Params = dict[str, str]
-Route = Callable[[Params], Any]
-
-
-class Status(Exception):  # noqa: N818 (an answer, not an error)
-    """Answer with another status than 200."""
-
-    def __init__(self, status: int, body: Any, headers: Mapping[str, str] | None = None) -> None:
-        self.status, self.body, self.headers = status, body, headers
-
-
-class Drop(Exception):  # noqa: N818
-    """Read the request, and close without an answer."""
 
 
 def refused(code: int, message: str = "no", status: int = 400) -> Status:
     return Status(status, {"code": code, "msg": message})
 
 
-class Venue:
-    """REST on loopback: routes by "METHOD path"; every signature is checked.
-
-    ``calls`` holds each request as (route, params), without stamp and signature.
-    """
+class Venue(ScriptedVenue):
+    """Binance's REST; every signature is checked, and kept out of ``calls`` with its stamp."""
 
     def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.routes: dict[str, Route] = {
-            "GET /fapi/v1/time": lambda p: {"serverTime": clock.time_ms()}
-        }
-        self.calls: list[tuple[str, Params]] = []
-        self._server = Server(self._act)
-
-    async def __aenter__(self) -> Self:
-        await self._server.__aenter__()
-        self.url = self._server.url
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._server.__aexit__(*exc)
-
-    def named(self, route: str) -> list[Params]:
-        """Return the parameters of every call of a route."""
-        return [params for name, params in self.calls if name == route]
+        super().__init__(
+            clock, {"GET /fapi/v1/time": lambda params: {"serverTime": clock.time_ms()}}
+        )
 
     async def _act(self, server: Server, seen: Seen, writer: Any) -> None:
         path, _, query = seen.target.partition("?")
@@ -132,16 +102,6 @@ def echo(params: Mapping[str, str], **changed: Any) -> dict[str, Any]:
         reduceOnly=params.get("reduceOnly") == "true",
         **changed,
     )
-
-
-async def without_pauses(clock: VirtualClock, call: Coroutine[Any, Any, Any]) -> Any:
-    """Await a call; whenever something sleeps, it is time to wake it."""
-    work = asyncio.ensure_future(call)
-    while not work.done():
-        await asyncio.sleep(0)
-        if due_s := clock.next_due_s():
-            clock.advance(due_s * 1000)
-    return await work
 
 
 def listed(text: str) -> list[Any]:

@@ -27,9 +27,6 @@ from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.stream import StreamState
 from passivx.models import Position
-from tests.exchanges.binance.sink import Recorder
-from tests.exchanges.binance.test_streams import pumped
-from tests.exchanges.binance.venue import Drop, Status, without_pauses
 from tests.exchanges.bybit.test_streams import (
     QUOTE,
     TICKER,
@@ -53,6 +50,8 @@ from tests.exchanges.bybit.venue import (
     order_row,
     position_row,
 )
+from tests.exchanges.scripted import Drop, Status, pumped, without_pauses
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
 RESTING = wire.order_of(order_row())

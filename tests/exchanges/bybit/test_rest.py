@@ -28,7 +28,6 @@ from passivx.exchanges.bybit import wire
 from passivx.exchanges.bybit.rest import BybitDialect, until_reset_s, used_of
 from passivx.exchanges.http import Answer, Request
 from passivx.exchanges.keys import ApiKey
-from tests.exchanges.binance.venue import Drop, Status, without_pauses
 from tests.exchanges.bybit.venue import (
     INSTRUMENT,
     KEY,
@@ -44,6 +43,7 @@ from tests.exchanges.bybit.venue import (
     position_row,
     steps,
 )
+from tests.exchanges.scripted import Drop, Status, without_pauses
 
 DAY_MS = 86_400_000
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.5, qty=100.0)

@@ -23,9 +23,10 @@ from passivx.exchanges.base import FillKind, Link, MarkPrice, OrderStatus, Publi
 from passivx.exchanges.bybit.streams import Login, PrivateStream, PublicStream
 from passivx.exchanges.stream import StreamLimits, StreamState
 from passivx.models import Position
-from tests.exchanges.binance.sink import Recorder
-from tests.exchanges.binance.test_streams import feed, none, pumped, running
+from tests.exchanges.binance.test_streams import feed
 from tests.exchanges.bybit.venue import KEY, NOW_MS, SECRET, fill_row, order_row, position_row
+from tests.exchanges.scripted import none, pumped, running
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
 
 TRADE = {

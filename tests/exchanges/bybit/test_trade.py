@@ -23,10 +23,10 @@ from passivx.exchanges.bybit.rest import WINDOWS
 from passivx.exchanges.bybit.trade import TradeSocket
 from passivx.exchanges.stream import StreamState
 from passivx.models import step_parts
-from tests.exchanges.binance.sink import Recorder
-from tests.exchanges.binance.test_streams import pumped, running
 from tests.exchanges.bybit.test_streams import asked, logged_in, login
 from tests.exchanges.bybit.venue import NOW_MS, STEPS, order_row
+from tests.exchanges.scripted import pumped, running
+from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.5, qty=100.0)

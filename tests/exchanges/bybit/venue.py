@@ -6,8 +6,8 @@ import hashlib
 import hmac
 import json
 import urllib.parse
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 from passivx.clock import VirtualClock
 from passivx.exchanges.base import Steps
@@ -15,16 +15,13 @@ from passivx.exchanges.budget import Budget
 from passivx.exchanges.bybit.rest import WINDOWS, BybitDialect, BybitRest
 from passivx.exchanges.http import Http
 from passivx.exchanges.keys import ApiKey
-from tests.exchanges.binance.venue import Drop, Status
 from tests.exchanges.http_server import Seen, Server, answer, drop
+from tests.exchanges.scripted import Drop, Fields, Route, ScriptedVenue, Status
 
 KEY = "canaryKey123456789"
 SECRET = "canarySecretAbcdefghijklmnopqrstuvw"
 NOW_MS = 1_767_225_612_345
 STEPS = ((5.0, 10.0), (1.0, 1.0))
-
-Fields = dict[str, Any]
-Route = Callable[[Fields], Any]
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not an error)
@@ -36,34 +33,16 @@ class Refused(Exception):  # noqa: N818 (an answer, not an error)
         self.code, self.text, self.headers, self.result = code, text, headers, result
 
 
-class Venue:
-    """REST on loopback: routes by "METHOD path"; the signature of every signed request is checked.
-
-    A route gets the query's fields or the body's, and returns the ``result``. ``calls`` holds each
-    request as (route, fields).
-    """
+class Venue(ScriptedVenue):
+    """Bybit's REST; a route returns the ``result``, and every signature is checked."""
 
     def __init__(self, clock: VirtualClock) -> None:
-        self.clock = clock
-        self.routes: dict[str, Route] = {
-            "GET /v5/market/time": lambda f: {"timeNano": str(clock.time_ms() * 1_000_000)}
-        }
-        self.calls: list[tuple[str, Fields]] = []
+        super().__init__(
+            clock,
+            {"GET /v5/market/time": lambda fields: {"timeNano": str(clock.time_ms() * 1_000_000)}},
+        )
         self.seen: list[Seen] = []
         self.batch_codes: list[tuple[int, str]] | None = None
-        self._server = Server(self._act)
-
-    async def __aenter__(self) -> Self:
-        await self._server.__aenter__()
-        self.url = self._server.url
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._server.__aexit__(*exc)
-
-    def named(self, route: str) -> list[Fields]:
-        """Return the fields of every call of a route."""
-        return [fields for name, fields in self.calls if name == route]
 
     async def _act(self, server: Server, seen: Seen, writer: Any) -> None:
         path, _, query = seen.target.partition("?")
