@@ -8,12 +8,13 @@ currency (quote linear, base coin inverse). Fees and funding are negative when p
 from __future__ import annotations
 
 import math
+import re
 from asyncio import Future
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -54,6 +55,9 @@ __all__ = [
     "text",
     "whole",
 ]
+
+
+_OUR_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 
 
 class Verdict(StrEnum):
@@ -122,6 +126,15 @@ class NewOrder:
     qty: float
     reduce_only: bool = False
     at_market: bool = False
+
+    def check(self) -> None:
+        """Raise ValueError unless side and id are words that both venues take unescaped."""
+        if self.side not in (1, -1):
+            raise ValueError(f"side: must be 1 or -1, was {self.side!r}")
+        if not _OUR_ID.fullmatch(self.client_id):
+            raise ValueError(
+                f"client_id: must be 1 to 36 of A-Z a-z 0-9 _ -, was {self.client_id!r:.60}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,8 +234,8 @@ class Rules:
     """The venue's rules for the symbol and this account; reload them daily and on a rejection.
 
     ``market`` has steps, minima, this account's fees and the maintenance tiers. Prices outside
-    ``[mark × band_down, mark × band_up]`` are refused on the aggressive side; None where the venue
-    names no band.
+    ``[mark × band_down, mark × band_up]`` are refused on the aggressive side (Bybit may refuse
+    nearer ones too, by its index); None where the venue names no band.
     """
 
     market: Market

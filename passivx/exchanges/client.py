@@ -186,6 +186,9 @@ class Client(Generic[R, E]):
 
     # --- what runs beside ---
 
+    def _held_s(self) -> float:
+        return self._budget.banned_s
+
     async def _newest_trade(self) -> PublicTrade | None:
         trades = await self.rest.recent_trades(1)
         return trades[-1] if trades else None

@@ -31,6 +31,7 @@ from passivx.exchanges.base import Order, Outcome, Reaction, Verdict
 from passivx.exchanges.budget import Budget
 
 __all__ = [
+    "BAN_S",
     "Answer",
     "Dialect",
     "Finding",
@@ -48,7 +49,7 @@ _log = logging.getLogger(__name__)
 
 # Where a venue names no time: its shortest ban for a 418; docs/protocol facts ask for 10 minutes of
 # silence after a 403 for too many requests.
-_BAN_S: Final = {418: 120.0, 403: 600.0}
+BAN_S: Final = {418: 120.0, 403: 600.0}
 _BACK_OFF_S: Final = 1.0
 _FIRST_PAUSE_S: Final = 0.25
 _MOST_PAUSE_S: Final = 8.0
@@ -297,6 +298,9 @@ class Http:
                     return data
                 if finding.reaction is Reaction.RESYNC_CLOCK and not resynced:
                     resynced = True
+                    # Looked at so lately it would not be looked at again.
+                    age_s = (self._monotonic_ms() - self._synced_ms) / 1000
+                    await self._clock.sleep(max(0.0, _CLOCK_PAUSE_S - age_s))
                     await self.sync_clock()
                     continue
                 if (
@@ -355,6 +359,10 @@ class Http:
             except VenueError as e:
                 _log.warning("clock not read: %s", e)
         return finding.reply(data)
+
+    def settle(self, finding: Finding, data: Any = None) -> Reply:
+        """Return an answer within an answer, of a batch, as a reply; do what it asks for."""
+        return obey(finding, self._budget).reply(data)
 
     # --- the venue's clock ---
 
@@ -570,6 +578,8 @@ class Http:
             )
 
     def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise _ClosedError
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
@@ -634,6 +644,10 @@ class Http:
         return self._rng.uniform(0.0, min(_MOST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt))
 
 
+class _ClosedError(Exception):
+    """The client was closed meanwhile."""
+
+
 class _UnaskedError(Exception):
     """A connection holds an answer before anything was asked on it."""
 
@@ -665,12 +679,18 @@ def _json(body: bytes) -> Any:
 
 def _failure_of(error: Exception) -> _Failure:
     # The first two are raised by aiohttp's connector alone, before it hands over a connection, the
-    # third before a connection is written to: no byte of the request left. A timeout or a cut of
+    # others before a connection is written to: no byte of the request left. A timeout or a cut of
     # any other kind proves nothing.
     nothing_left = isinstance(
-        error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | _UnaskedError
+        error,
+        aiohttp.ClientConnectorError
+        | aiohttp.ConnectionTimeoutError
+        | _UnaskedError
+        | _ClosedError,
     )
     match error:
+        case _ClosedError():
+            text = "the client is closed"
         case aiohttp.ClientConnectorDNSError():
             text = "host not found"
         case aiohttp.ClientConnectorCertificateError():
@@ -703,8 +723,8 @@ def _told(finding: Finding) -> str:
 
 def obey(finding: Finding, budget: Budget, *, status: int = 200) -> Finding:
     """Tell the budget what an answer asks for; return the finding with the time it takes."""
-    if finding.ban or status in _BAN_S:
-        seconds = finding.retry_after_s or _BAN_S.get(status, _BAN_S[403])
+    if finding.ban or status in BAN_S:
+        seconds = finding.retry_after_s or BAN_S.get(status, BAN_S[403])
         budget.ban(seconds)
         _log.warning("banned by the venue: status=%d for_s=%.0f", status, seconds)
     elif finding.reaction is Reaction.BACK_OFF or status == 429:

@@ -66,6 +66,7 @@ class OrderEntry(ABC, Generic[Texts]):
             on_frame=self._on_frame,
             hello=hello,
             on_state=self._on_state,
+            held_s=lambda: budget.banned_s,
             clock=clock,
             limits=StreamLimits(data_age_s=None),
             heartbeat=heartbeat,

@@ -40,6 +40,7 @@ from picows.url import WSInvalidURL, WSParsedURL
 
 from passivx.clock import Clock, Timer, timeout
 from passivx.errors import UnavailableError, VenueError
+from passivx.exchanges.http import BAN_S, retry_after_s
 
 __all__ = [
     "Connection",
@@ -70,7 +71,6 @@ _MOST_FAULTS: Final = 20
 # Timers are not armed closer than this, and what is due within it is due.
 _TICK_S: Final = 0.001
 _EYEBALLS_S: Final = 0.25
-_MOST_RETRY_AFTER_S: Final = 86_400.0
 
 
 class StreamState(StrEnum):
@@ -92,6 +92,13 @@ class NoReplyError(UnavailableError):
     def __init__(self, message: str, *, sent: bool) -> None:
         self.sent = sent
         super().__init__(message)
+
+
+class NoEntryError(VenueError):
+    """The venue will never let this connection in; raised by a hello or a url it ends the stream.
+
+    Such as for a key that was revoked. Its message holds no secret.
+    """
 
 
 class Heartbeat(NamedTuple):
@@ -198,9 +205,12 @@ class _Ended(NamedTuple):
 class _Refused(Exception):  # noqa: N818 (never leaves this module)
     """A connection could not be made; ``reason`` holds no secret."""
 
-    def __init__(self, reason: str, retry_after_s: float = 0.0) -> None:
+    def __init__(
+        self, reason: str, retry_after_s: float = 0.0, *, for_good: NoEntryError | None = None
+    ) -> None:
         self.reason = reason
         self.retry_after_s = retry_after_s
+        self.for_good = for_good
         super().__init__(reason)
 
 
@@ -403,6 +413,7 @@ class Connection(WSListener):
         log.error("stream=%s fault=%s", self._stream.name, _where(error))
         if self._faults_in_a_row >= _MOST_FAULTS_IN_A_ROW or self._faults >= _MOST_FAULTS:
             self._end(f"messages fail: {type(error).__name__}", code=WSCloseCode.INTERNAL_ERROR)
+        self._stream._fault()
 
     # --- life ---
 
@@ -535,6 +546,11 @@ class Connection(WSListener):
         return ended._replace(reason="cut")
 
 
+def free() -> float:
+    """Return for how long nothing may connect: not at all."""
+    return 0.0
+
+
 class Stream:
     """One websocket, always renewed; at most one connection is live, two during a rotation.
 
@@ -543,8 +559,9 @@ class Stream:
     those during the hello included; it returns False for what is no data (acknowledgements, JSON
     pongs), and must be done with the memory when it returns. ``hello`` runs after every connect;
     the connection is live when it returns and refused when it raises. ``on_state`` hears every
-    change of state, never in the middle of a message; a rotation is none. ``topics`` overdue make
-    the stream stale like silence does.
+    change of state, never in the middle of a message; a rotation is none. ``on_fault`` hears of a
+    message that ``on_frame`` failed at: what it said is lost. ``topics`` overdue make the stream
+    stale like silence does. No connection is opened while ``held_s`` says for how long not to.
 
     Text is not checked to be UTF-8: its decoder does that. Neither URLs nor messages are logged.
     """
@@ -558,6 +575,8 @@ class Stream:
         clock: Clock,
         hello: Callable[[Connection], Awaitable[object]] | None = None,
         on_state: Callable[[StreamState, str], object] | None = None,
+        on_fault: Callable[[], object] | None = None,
+        held_s: Callable[[], float] = free,
         limits: StreamLimits | None = None,
         heartbeat: Heartbeat | None = None,
         topics: TopicAges | None = None,
@@ -573,6 +592,8 @@ class Stream:
         self._on_frame = on_frame
         self._hello = hello
         self._on_state = on_state
+        self._on_fault = on_fault
+        self._held_s = held_s
         self._clock = clock
         self._rng = random.Random() if rng is None else rng
         self._connections: set[Connection] = set()
@@ -580,6 +601,7 @@ class Stream:
         self._work: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()  # live, or closed
         self._closing = False
+        self._for_good: NoEntryError | None = None
         self._finished = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -636,17 +658,21 @@ class Stream:
         ------
         UnavailableError
             If the stream is closed instead.
+        NoEntryError
+            If the venue refused it for good.
         """
         while self._state is not StreamState.LIVE:
             await self._settled.wait()
             if self._state is StreamState.CLOSED:
+                if self._for_good is not None:
+                    raise self._for_good
                 raise UnavailableError(f"{self.name}: the stream is closed")
 
     async def run(self) -> None:
         """Keep the stream up until `close`, or until cancelled; nothing is left open after it.
 
-        What ``on_state`` raises ends it and is raised here. A stream runs once; one that was closed
-        before does not begin.
+        What ``on_state`` raises ends it and is raised here, and so does and is `NoEntryError`. A
+        stream runs once; one that was closed before does not begin.
         """
         if self._work is not None:
             raise RuntimeError(f"stream {self.name} runs once")
@@ -656,7 +682,7 @@ class Stream:
         self._work = asyncio.create_task(self._keep(), name=f"stream {self.name}")
         try:
             await asyncio.wait({self._work})
-            reason = "closed" if self._closing else "failed"
+            reason = "closed" if self._closing else str(self._for_good or "failed")
         finally:
             self._work.cancel()
             try:
@@ -685,11 +711,16 @@ class Stream:
     async def _keep(self) -> None:
         tries = 0
         while True:
+            while (held_s := self._held_s()) > 0.0:
+                await self._clock.sleep(held_s)
             self._report(StreamState.CONNECTING, f"attempt {tries + 1}")
             try:
                 connection = await self._open()
             except _Refused as refusal:
                 self._report(StreamState.LOST, refusal.reason)
+                if refusal.for_good is not None:
+                    self._for_good = refusal.for_good
+                    raise refusal.for_good from None
                 wait_s = refusal.retry_after_s
             else:
                 since_s = self._clock.monotonic_s()
@@ -714,6 +745,9 @@ class Stream:
         self._adopt(connection)
         due_s, tries = self.limits.rotate_after_s, 0
         while not await self._outlives(connection, due_s):
+            if (held_s := self._held_s()) > 0.0:
+                due_s = held_s
+                continue
             try:
                 successor = await self._succeed(connection)
             except _Refused as refusal:
@@ -839,6 +873,15 @@ class Stream:
             raise _Refused("hello was cancelled")
         greeting.result()
 
+    def _fault(self) -> None:
+        if self._on_fault is None:
+            return
+        try:
+            self._on_fault()
+        except Exception as error:
+            # Whoever failed at the message may fail again; the stream does not end for it.
+            log.error("stream=%s fault=%s", self.name, _where(error))
+
     def _report(self, state: StreamState, reason: str) -> None:
         if state is self._state:
             return
@@ -890,13 +933,14 @@ def _refusal(error: Exception) -> _Refused:
         return error
     if isinstance(error, UnavailableError):
         return _Refused(str(error), error.retry_after_s)
+    if isinstance(error, NoEntryError):
+        return _Refused(str(error), for_good=error)
     if isinstance(error, VenueError):
         return _Refused(str(error))
     if isinstance(error, WSHandshakeError) and error.response is not None:
-        after = error.response.headers.get("Retry-After", "")
-        wait_s = float(after) if after.isascii() and after.isdigit() else 0.0
         status = int(error.response.status)
-        return _Refused(f"HTTP {status}", min(wait_s, _MOST_RETRY_AFTER_S))
+        wait_s = retry_after_s(error.response.headers) or BAN_S.get(status, 0.0)
+        return _Refused(f"HTTP {status}", wait_s)
     if isinstance(error, WSInvalidURL):
         return _Refused("url: is not one")
     if isinstance(error, TimeoutError):

@@ -53,6 +53,7 @@ from tests.exchanges.http_server import (
     raw,
     reset,
 )
+from tests.exchanges.scripted import without_pauses
 
 KEY = "CANARYkey000000000000000000000000"
 SIGNATURE = "CANARYsignature00000000000000000000000000000000000000000000000000"
@@ -1001,6 +1002,22 @@ def test_a_refused_stamp_is_looked_into_once(run):
             }
             targets = [s.target[:5] for s in server.seen]
             assert (targets.count("/orde"), targets.count("/time")) == (6, 5)
+
+    run(main())
+
+
+def test_a_look_of_just_now_is_waited_out_after_a_refused_stamp(run):
+    async def main():
+        refused = answer({"code": -1021, "msg": "Timestamp"}, 400)
+        async with against(OK) as (http, server, setup):
+            venue_ms = setup.clock.time_ms()
+            acts = {"/read": [refused, OK], "/time": [answer({"serverTime": venue_ms})]}
+            server.acts = [late(server, acts)]
+            setup.clock.advance(10_000)
+            await http.sync_clock()
+            server.seen.clear()
+            assert await without_pauses(setup.clock, http.read(READ)) == {"value": 1}
+            assert [s.target[:5] for s in server.seen] == ["/read"] + ["/time"] * 5 + ["/read"]
 
     run(main())
 

@@ -19,6 +19,7 @@ from passivx.clock import VirtualClock
 from passivx.errors import UnavailableError, VenueError
 from passivx.exchanges.stream import (
     Heartbeat,
+    NoEntryError,
     NoReplyError,
     Stream,
     StreamLimits,
@@ -1002,6 +1003,8 @@ def test_backoff_starts_anew_after_a_stable_while(drive):
         (("503 Service Unavailable",), "HTTP 503", 1.0),
         (("503 Service Unavailable", "Retry-After: soon"), "HTTP 503", 1.0),
         (("418 I'm a Teapot", "Retry-After: 600"), "HTTP 418", 600.0),
+        (("418 I'm a Teapot",), "HTTP 418", 120.0),
+        (("403 Forbidden",), "HTTP 403", 600.0),
         (("302 Found", "Location: ws://127.0.0.1:1/"), "HTTP 302", 1.0),
         (("200 OK",), "HTTP 200", 1.0),
     ],
@@ -1205,6 +1208,87 @@ def test_why_a_hello_refuses_is_told_if_it_is_fit_to_be(drive, caplog):
 
     with caplog.at_level(1):
         drive(main)
+
+
+def test_a_refusal_for_good_ends_the_stream(drive):
+    async def refusing(connection):
+        raise NoEntryError("auth refused, code 33004", code=33004)
+
+    async def main():
+        async with WsServer(stay) as server, Owner(server.url, hello=refusing) as owner:
+            with pytest.raises(NoEntryError, match="33004") as e:
+                await owner.stream.wait_live()
+            assert e.value.code == 33004
+            with pytest.raises(NoEntryError):
+                await owner.task
+            assert (owner.states[-1], owner.reasons[-1]) == (CLOSED, "auth refused, code 33004")
+            assert server.connections == 1
+
+    drive(main)
+
+
+def test_nothing_connects_while_it_is_held(drive):
+    """R8, B9: a ban is for every connection from here."""
+
+    async def main():
+        clock = VirtualClock()
+        held_until_s = 100.0
+
+        def held_s():
+            return max(0.0, held_until_s - clock.monotonic_s())
+
+        async with WsServer(stay) as server, Owner(server.url, clock=clock, held_s=held_s) as owner:
+            await clock.run(99_000)
+            await settle(5)
+            assert (server.connections, owner.states) == (0, [])
+            await clock.run(1_000)
+            await owner.stream.wait_live()
+            assert server.connections == 1
+
+    drive(main)
+
+
+def test_a_rotation_waits_for_the_end_of_a_ban(drive):
+    async def main():
+        clock = VirtualClock()
+        limits = StreamLimits(rotate_after_s=50.0, data_age_s=None, ping_idle_s=1e6)
+
+        def held_s():
+            return max(0.0, 100.0 - clock.monotonic_s()) if clock.monotonic_s() > 40.0 else 0.0
+
+        async with (
+            WsServer(stay) as server,
+            Owner(server.url, clock=clock, held_s=held_s, limits=limits) as owner,
+        ):
+            await owner.stream.wait_live()
+            await clock.run(99_000)
+            await settle(5)
+            assert server.connections == 1
+            await clock.run(1_000)
+            await owner.until(lambda: owner.stream.counts.rotations == 1)
+            assert LOST not in owner.states
+
+    drive(main)
+
+
+def test_whoever_fails_at_a_message_hears_that_it_is_lost(drive):
+    def failing(message):
+        raise RuntimeError
+
+    async def main():
+        faults = []
+
+        def hear():
+            faults.append(1)
+            raise ValueError
+
+        async with WsServer(stay) as server, Owner(server.url, failing, on_fault=hear) as owner:
+            await owner.stream.wait_live()
+            await owner.until(lambda: faults)
+            assert owner.stream.live
+            assert owner.stream.counts.faults == 1
+
+    drive(main)
 
 
 def test_the_url_is_asked_for_before_every_connect_and_never_logged(drive, caplog):

@@ -189,6 +189,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
             venue_ms=self._http.venue_time_ms,
             sink=sink,
             clock=self._clock,
+            held_s=self._held_s,
             rng=self._rng,
         )
         book = BookStream(
@@ -196,6 +197,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
             symbol=self.symbol,
             sink=sink,
             clock=self._clock,
+            held_s=self._held_s,
             rng=self._rng,
         )
         private = PrivateStream(
@@ -207,6 +209,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
             on_funding=lambda ts_ms: self._sending.aside(self._tell_payments(sink, ts_ms)),
             sink=sink,
             clock=self._clock,
+            held_s=self._held_s,
             rng=self._rng,
         )
         streams: list[Stream] = [trades.stream, book.stream, private.stream]
@@ -239,8 +242,12 @@ class Binance(Client[BinanceRest, OrderSocket]):
             except VenueError as e:
                 log.warning("funding not read: %s", e)
                 paid = []
-            for payment in paid:
-                sink.on_payment(payment)
+            try:
+                for payment in paid:
+                    sink.on_payment(payment)
+            except Exception:
+                sink.on_gap(Link.PRIVATE, "a payment could not be handed on")
+                raise
             if paid:
                 return
             await self._clock.sleep(_FUNDING_PAUSE_S)

@@ -295,7 +295,7 @@ class BinanceRest:
             {WEIGHT: 5, ORDERS_10S: len(orders), ORDERS_1M: 1},
             urgent=all(order.reduce_only for order in orders),
         )
-        replies = wire.batch_replies(reply, len(orders))
+        replies = self._each(reply, len(orders))
         return [placed(each, o.client_id) for each, o in zip(replies, orders, strict=True)]
 
     def change(
@@ -323,7 +323,7 @@ class BinanceRest:
         """Cancel one order."""
         params = (*self._of_symbol(), wire.reference(order))
         reply = await self._send("DELETE", "/fapi/v1/order", params, {WEIGHT: 1}, urgent=True)
-        return placed(reply)
+        return placed(reply, order_id=order.order_id)
 
     async def cancel_batch(self, orders: Sequence[Order]) -> list[Outcome]:
         """Cancel up to MAX_CANCELS orders in one message."""
@@ -335,7 +335,11 @@ class BinanceRest:
             ids = ("origClientOrderIdList", orjson.dumps(names).decode())
         params = (*self._of_symbol(), ids)
         reply = await self._send("DELETE", "/fapi/v1/batchOrders", params, {WEIGHT: 1}, urgent=True)
-        return [placed(each) for each in wire.batch_replies(reply, len(orders))]
+        replies = self._each(reply, len(orders))
+        return [placed(each, order_id=o.order_id) for each, o in zip(replies, orders, strict=True)]
+
+    def _each(self, reply: Reply, n: int) -> list[Reply]:
+        return wire.batch_replies(reply, n, ts_ms=self._now_ms(), settle=self._http.settle)
 
     async def cancel_all(self) -> Outcome:
         """Cancel every order of the symbol, in one message."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -24,10 +25,12 @@ from passivx.exchanges.binance import wire
 from passivx.exchanges.silence import TradeWatch
 from passivx.exchanges.stream import (
     Connection,
+    NoEntryError,
     Stream,
     StreamLimits,
     StreamState,
     TopicAges,
+    free,
 )
 
 __all__ = ["BookStream", "PrivateStream", "TradeStream"]
@@ -89,6 +92,7 @@ class TradeStream:
         venue_ms: Callable[[], int],
         sink: Sink,
         clock: Clock,
+        held_s: Callable[[], float] = free,
         rng: random.Random | None = None,
     ) -> None:
         self._symbol = symbol
@@ -110,6 +114,8 @@ class TradeStream:
             on_frame=self._on_frame,
             hello=self._subscriber.subscribe,
             on_state=self._on_state,
+            on_fault=partial(sink.on_gap, Link.TRADES, "a message could not be handed on"),
+            held_s=held_s,
             clock=clock,
             topics=self._ages,
             rng=rng,
@@ -179,6 +185,7 @@ class BookStream:
         symbol: str,
         sink: Sink,
         clock: Clock,
+        held_s: Callable[[], float] = free,
         rng: random.Random | None = None,
     ) -> None:
         self._symbol = symbol
@@ -195,6 +202,7 @@ class BookStream:
             on_frame=self._on_frame,
             hello=self._subscriber.subscribe,
             on_state=self._on_state,
+            held_s=held_s,
             clock=clock,
             limits=StreamLimits(data_age_s=_QUOTE_AGE_S),
             rng=rng,
@@ -265,6 +273,7 @@ class PrivateStream:
         on_funding: Callable[[int], None],
         sink: Sink,
         clock: Clock,
+        held_s: Callable[[], float] = free,
         rng: random.Random | None = None,
     ) -> None:
         self._base = url
@@ -288,6 +297,8 @@ class PrivateStream:
             url=self._url,
             on_frame=self._on_frame,
             on_state=self._on_state,
+            on_fault=partial(sink.on_gap, Link.PRIVATE, "a message could not be handed on"),
+            held_s=held_s,
             clock=clock,
             # Quiet for hours when nothing trades; pings and pongs tell whether it is there.
             limits=StreamLimits(data_age_s=None),
@@ -295,7 +306,12 @@ class PrivateStream:
         )
 
     async def _url(self) -> str:
-        self._key = await self._listen_key()
+        try:
+            self._key = await self._listen_key()
+        except VenueError as e:
+            if e.code is not None and e.reaction == Reaction.HALT:
+                raise NoEntryError(f"listenKey: {e}", code=e.code) from None
+            raise
         self._kept_s = self._clock.monotonic_s()
         return f"{self._base}/ws/{self._key}"
 

@@ -22,8 +22,11 @@ from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judg
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.http import Finding
 from passivx.exchanges.orders import OrderEntry
+from passivx.exchanges.stream import Connection
 
 __all__ = ["OrderSocket"]
+
+_CONNECT_WEIGHT: Final = 5
 
 
 class OrderSocket(OrderEntry[BinanceOrderText]):
@@ -56,9 +59,14 @@ class OrderSocket(OrderEntry[BinanceOrderText]):
             sink=sink,
             clock=clock,
             rng=rng,
+            hello=self._hello,
         )
         self._venue_ms = venue_ms
         self._ids = count(1)
+
+    async def _hello(self, connection: Connection) -> None:
+        # Connecting weighs too.
+        self._budget.charge({WEIGHT: _CONNECT_WEIGHT})
 
     def place(self, order: NewOrder) -> Future[Outcome]:
         """Send one order, now; see `OrderEntry.place`."""

@@ -7,7 +7,7 @@ are those of the USDⓈ-M docs. Sides: BUY and SELL; quantities are in base unit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -39,7 +39,7 @@ from passivx.exchanges.base import (
 )
 from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
 from passivx.exchanges.budget import Window
-from passivx.exchanges.http import Reply, clean
+from passivx.exchanges.http import Finding, Reply, clean
 from passivx.models import Market, Position, Tier
 
 __all__ = [
@@ -131,8 +131,9 @@ def order_params(order: NewOrder, symbol: str, steps: Steps) -> tuple[tuple[str,
     Raises
     ------
     ValueError
-        If a price or quantity is 0 or off its grid.
+        If a price or quantity is 0 or off its grid, or the id is not of A-Z a-z 0-9 _ -.
     """
+    order.check()
     params = [("symbol", symbol), ("side", "BUY" if order.side > 0 else "SELL")]
     qty = ("quantity", steps.qty_text(order.qty))
     if order.at_market:
@@ -176,10 +177,11 @@ def reference(order: Order) -> tuple[str, str]:
 # --- what became of them --------------------------------------------------------------------------
 
 
-def placed(reply: Reply, client_id: str = "") -> Outcome:
+def placed(reply: Reply, client_id: str = "", order_id: str = "") -> Outcome:
     """Make the outcome of a message that is answered with the order as it now stands.
 
-    UNKNOWN when it is not that order: the message was taken, but not by what we know.
+    UNKNOWN when it is not that order, by the ids that are known: the message was taken, but not by
+    what we know.
     """
     if reply.verdict is not Verdict.OK or reply.reaction is Reaction.ALREADY_SO:
         return reply.outcome()
@@ -187,15 +189,24 @@ def placed(reply: Reply, client_id: str = "") -> Outcome:
         order = order_of(row_of(reply.data, "order"))
         if client_id and order.client_id != client_id:
             raise BadReplyError("clientOrderId: is another order's")
+        if order_id and order.order_id != order_id:
+            raise BadReplyError("orderId: is another order's")
     except BadReplyError as e:
         return Outcome(Verdict.UNKNOWN, Reaction.LOOK_UP, text=clean(str(e)))
     return reply.outcome(order)
 
 
-def batch_replies(reply: Reply, n: int) -> list[Reply]:
+def batch_replies(
+    reply: Reply,
+    n: int,
+    *,
+    ts_ms: int,
+    settle: Callable[[Finding, Any], Reply] = Finding.reply,
+) -> list[Reply]:
     """Split the answer to a batch into one an element; all UNKNOWN when it does not add up.
 
-    Each element is an order or ``{"code", "msg"}``, in the order of the request.
+    Each element is an order or ``{"code", "msg"}``, in the order of the request. ``ts_ms`` is the
+    venue's time; ``settle`` makes a reply of a finding and the element's data.
     """
     if reply.verdict is not Verdict.OK:
         return [reply] * n
@@ -205,17 +216,16 @@ def batch_replies(reply: Reply, n: int) -> list[Reply]:
             raise BadReplyError(f"the answer: must hold {n} rows, held {len(rows)}")
     except BadReplyError as e:
         return [Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))] * n
-    return [_element(row) for row in rows]
+    return [settle(_element(row, ts_ms), row) for row in rows]
 
 
-def _element(row: Mapping[str, Any]) -> Reply:
+def _element(row: Mapping[str, Any], ts_ms: int) -> Finding:
     if "code" not in row:
-        return Reply(Verdict.OK, data=row)
+        return Finding(Verdict.OK)
     code = row["code"]
     if not isinstance(code, int) or isinstance(code, bool):
-        return Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text="code: must be a whole number")
-    found = judge(400, code, str(row.get("msg", "")), retry_after_s=0.0, ts_ms=0)
-    return found.reply()
+        return Finding(Verdict.UNKNOWN, Reaction.LOOK_UP, text="code: must be a whole number")
+    return judge(400, code, str(row.get("msg", "")), retry_after_s=0.0, ts_ms=ts_ms)
 
 
 # --- the account's orders, fills and position -----------------------------------------------------

@@ -236,12 +236,6 @@ class Bybit(Client[BybitRest, TradeSocket]):
         assert self._steps is not None
         coin = await self._settle_coin()
         await self._http.sync_clock()
-        login = Login(
-            self._key.key,
-            self._key.signer(),
-            self._http.venue_time_ms,
-            on_refused=self._look_at_clock,
-        )
         public = PublicStream(
             self._endpoints.ws_public,
             symbol=self.symbol,
@@ -249,6 +243,7 @@ class Bybit(Client[BybitRest, TradeSocket]):
             venue_ms=self._http.venue_time_ms,
             sink=sink,
             clock=self._clock,
+            held_s=self._held_s,
             rng=self._rng,
         )
         private = PrivateStream(
@@ -256,9 +251,10 @@ class Bybit(Client[BybitRest, TradeSocket]):
             symbol=self.symbol,
             category=self._category,
             coin=coin,
-            login=login,
+            login=self._login(),
             sink=sink,
             clock=self._clock,
+            held_s=self._held_s,
             rng=self._rng,
         )
         streams: list[Stream] = [public.stream, private.stream]
@@ -266,7 +262,7 @@ class Bybit(Client[BybitRest, TradeSocket]):
             self._entry = TradeSocket(
                 self._endpoints.ws_trade,
                 texts=self._texts(self._steps),
-                login=login,
+                login=self._login(),
                 stamp_ms=self._http.stamp_ms,
                 on_clock=self._look_at_clock,
                 budget=self._budget,
@@ -276,6 +272,14 @@ class Bybit(Client[BybitRest, TradeSocket]):
             )
             streams.append(self._entry.stream)
         await self._sending.run(streams, self._http.keep_clock(), public.watch())
+
+    def _login(self) -> Login:
+        return Login(
+            self._key.key,
+            self._key.signer(),
+            self._http.venue_time_ms,
+            on_refused=self._look_at_clock,
+        )
 
     def _texts(self, steps: Steps) -> BybitOrderText:
         return BybitOrderText(self.symbol, self._category, steps.price, steps.qty)

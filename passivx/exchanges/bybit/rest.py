@@ -463,9 +463,10 @@ class BybitRest:
         if not 0 < len(elements) <= MAX_BATCH:
             raise ValueError(f"a batch holds 1 to {MAX_BATCH} orders, not {len(elements)}")
         body = orjson.dumps({"category": self.category, "request": elements})
-        costs = {"ip": 1, f"{what}_batch": len(elements)}
+        window = f"{what}_batch"
+        costs = {"ip": 1, window: len(elements)}
         reply = await self._send(f"/v5/order/{what}-batch", body, costs, urgent=urgent)
-        return wire.batch_replies(reply, len(elements))
+        return wire.batch_replies(reply, len(elements), window=window, settle=self._http.settle)
 
 
 def placed(reply: Reply, order: NewOrder) -> Outcome:

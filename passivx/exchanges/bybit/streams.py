@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import Any, Final
 
@@ -19,16 +20,19 @@ import orjson
 from passivx._core.frames import QUOTE, TRADE, BybitFrames
 from passivx.clock import Clock
 from passivx.errors import BadReplyError, VenueError
-from passivx.exchanges.base import Link, PublicTrade, Sink, decode, number, text, whole
+from passivx.exchanges.base import Link, PublicTrade, Reaction, Sink, decode, number, text, whole
 from passivx.exchanges.bybit import wire
+from passivx.exchanges.bybit.errors import react
 from passivx.exchanges.silence import TradeWatch
 from passivx.exchanges.stream import (
     Connection,
     Heartbeat,
+    NoEntryError,
     Stream,
     StreamLimits,
     StreamState,
     TopicAges,
+    free,
 )
 
 __all__ = ["PING", "Login", "PrivateStream", "PublicStream"]
@@ -43,12 +47,13 @@ _TICKER_AGE_S: Final = 30.0
 _AUTH_AHEAD_MS: Final = 10_000
 # Answers that say: you are authenticated, or were before.
 _AUTHENTICATED: Final = (None, 0, 20001)
+_MOST_REFUSALS: Final = 3
 _ids = count(1)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False)
 class Login:
-    """What authenticates a private or trade socket.
+    """What authenticates one private or trade socket.
 
     ``on_refused`` is called before a refusal is raised: the venue's clock may have to be looked at,
     for it is refused as well when its time is over.
@@ -58,6 +63,7 @@ class Login:
     sign: Callable[[bytes], bytes]
     venue_ms: Callable[[], int]
     on_refused: Callable[[], object]
+    _refusals: int = field(default=0, init=False)  # in a row, by a code that asks for an operator
 
     async def enter(self, connection: Connection) -> None:
         """Authenticate a connection.
@@ -65,7 +71,8 @@ class Login:
         Raises
         ------
         VenueError
-            If the venue refuses; the message has its code and no more.
+            If the venue refuses; the message has its code and no more. `NoEntryError` when it did
+            so for the key's sake again and again, although the clock was looked at.
         """
         expires_ms = self.venue_ms() + _AUTH_AHEAD_MS
         signature = self.sign(b"GET/realtime%d" % expires_ms).decode()
@@ -75,11 +82,16 @@ class Login:
         code = answer.get("retCode")
         told = "success" in answer or code is not None
         if told and answer.get("success", True) is True and code in _AUTHENTICATED:
+            self._refusals = 0
             return
         self.on_refused()
         if not isinstance(code, int) or isinstance(code, bool):
             raise VenueError("auth: refused")
-        raise VenueError(f"auth: refused (code {code})", code=code)
+        # 10003 may mean too many sessions as well: that passes.
+        for_good = react(200, code, "", on_trade_socket=True)[1] is Reaction.HALT
+        self._refusals = self._refusals + 1 if for_good else 0
+        error = NoEntryError if self._refusals >= _MOST_REFUSALS else VenueError
+        raise error(f"auth: refused (code {code})", code=code)
 
 
 class _Subscriber:
@@ -127,6 +139,7 @@ class PublicStream:
         venue_ms: Callable[[], int],
         sink: Sink,
         clock: Clock,
+        held_s: Callable[[], float] = free,
         rng: random.Random | None = None,
     ) -> None:
         self._sink = sink
@@ -153,6 +166,8 @@ class PublicStream:
             on_frame=self._on_frame,
             hello=self._subscriber.subscribe,
             on_state=self._on_state,
+            on_fault=partial(sink.on_gap, Link.TRADES, "a message could not be handed on"),
+            held_s=held_s,
             clock=clock,
             heartbeat=PING,
             topics=self._ages,
@@ -245,6 +260,7 @@ class PrivateStream:
         login: Login,
         sink: Sink,
         clock: Clock,
+        held_s: Callable[[], float] = free,
         rng: random.Random | None = None,
     ) -> None:
         self._symbol, self._category, self._coin = symbol, category, coin
@@ -264,6 +280,8 @@ class PrivateStream:
             on_frame=self._on_frame,
             hello=self._hello,
             on_state=self._on_state,
+            on_fault=partial(sink.on_gap, Link.PRIVATE, "a message could not be handed on"),
+            held_s=held_s,
             clock=clock,
             # Quiet for hours when nothing trades; pings and pongs tell whether it is there.
             limits=StreamLimits(data_age_s=None),

@@ -7,8 +7,7 @@ are those of the V5 docs. Sides: Buy and Sell; quantities are contracts of 1 USD
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -37,7 +36,7 @@ from passivx.exchanges.base import (
     whole,
 )
 from passivx.exchanges.bybit.errors import judge
-from passivx.exchanges.http import Reply, clean
+from passivx.exchanges.http import Finding, Reply
 from passivx.models import Market, Position, Tier
 
 __all__ = [
@@ -64,8 +63,6 @@ __all__ = [
 
 # Active orders of an account in one symbol; the docs name no filter, only error 110020.
 MAX_ORDERS: Final = 500
-
-_OUR_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 
 _STATUS: Final = {
     "New": OrderStatus.NEW,
@@ -107,8 +104,6 @@ _FORCED: Final = {
     "CreateByTakeOver_PassThrough": FillKind.LIQUIDATION,
     "CreateByAdl_PassThrough": FillKind.ADL,
 }
-# Before an element of a batch that came too often is sent again.
-_BACK_OFF_S: Final = 1.0
 
 
 def rows_in(result: Any, key: str = "list") -> list[dict[str, Any]]:
@@ -133,12 +128,7 @@ def order_fields(order: NewOrder, steps: Steps) -> dict[str, Any]:
     ValueError
         If a price or quantity is 0 or off the grid, or the id is not of A-Z a-z 0-9 _ -.
     """
-    if order.side not in (1, -1):
-        raise ValueError(f"side: must be 1 or -1, was {order.side!r}")
-    if not _OUR_ID.fullmatch(order.client_id):
-        raise ValueError(
-            f"client_id: must be 1 to 36 of A-Z a-z 0-9 _ -, was {order.client_id!r:.60}"
-        )
+    order.check()
     fields: dict[str, Any] = {
         "side": "Buy" if order.side > 0 else "Sell",
         "orderType": "Market" if order.at_market else "Limit",
@@ -173,10 +163,17 @@ def reference(order: Order) -> dict[str, Any]:
     return {"orderLinkId": order.client_id}
 
 
-def batch_replies(reply: Reply, n: int) -> list[Reply]:
+def batch_replies(
+    reply: Reply,
+    n: int,
+    *,
+    window: str,
+    settle: Callable[[Finding, Any], Reply] = Finding.reply,
+) -> list[Reply]:
     """Split the answer to a batch into one an element; all UNKNOWN when it does not add up.
 
-    ``result.list[i]`` goes with ``retExtInfo.list[i]``.
+    ``result.list[i]`` goes with ``retExtInfo.list[i]``. ``window`` is the budget's for the batch;
+    ``settle`` makes a reply of a finding and the element's data.
     """
     if reply.verdict is not Verdict.OK:
         return [reply] * n
@@ -187,12 +184,8 @@ def batch_replies(reply: Reply, n: int) -> list[Reply]:
             raise BadReplyError(f"list: must hold {n} rows")
         replies = []
         for result, row in zip(results, judged, strict=True):
-            found = judge(200, whole(row, "code"), str(row.get("msg", "")), window="")
-            wait_s = _BACK_OFF_S if found.reaction is Reaction.BACK_OFF else 0.0
-            data = {"result": result, "time": reply.data.get("time")}
-            replies.append(
-                Reply(found.verdict, found.reaction, found.code, clean(found.text), wait_s, data)
-            )
+            found = judge(200, whole(row, "code"), str(row.get("msg", "")), window=window)
+            replies.append(settle(found, {"result": result, "time": reply.data.get("time")}))
     except BadReplyError as e:
         return [Reply(Verdict.UNKNOWN, Reaction.LOOK_UP, text=str(e))] * n
     return replies

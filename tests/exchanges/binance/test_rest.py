@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import traceback
@@ -402,6 +403,58 @@ class TestReserve:
             assert (await rest.cancel_batch([RESTING]))[0].verdict is Verdict.OK
             assert (await rest.cancel_all()).verdict is Verdict.OK
             assert (await rest.set_leverage(5)).reaction is Reaction.BACK_OFF
+
+        with_venue(test)
+
+    def test_what_an_element_asks_for_holds_for_all(self, with_venue):
+        """A refusal within a batch is one of the account's, like any other."""
+
+        async def test(venue, rest):
+            said = {"code": -1015, "msg": "Too many new orders; limit is 300 orders per 10 SECOND"}
+            venue.routes["POST /fapi/v1/batchOrders"] = lambda p: [said, said]
+            got = await rest.place_batch([ORDER, ORDER], STEPS)
+            assert [o.reaction for o in got] == [Reaction.BACK_OFF] * 2
+            wait_s = got[0].retry_after_s
+            assert 0.0 < wait_s <= 10.0
+            # To the next multiple of ten seconds by the venue's clock.
+            assert (venue.clock.time_ms() / 1000 + wait_s) % 10 == pytest.approx(0.0, abs=0.1)
+            held = await rest.place(ORDER, STEPS)
+            assert (held.verdict, held.reaction) == (Verdict.REJECTED, Reaction.BACK_OFF)
+            assert len(venue.calls) == 1
+
+        with_venue(test)
+
+    def test_load_spares_cancels_and_is_never_0_s(self, with_venue):
+        async def test(venue, rest):
+            said = {"code": -1008, "msg": "Server is currently overloaded"}
+            venue.routes["POST /fapi/v1/batchOrders"] = lambda p: [said, said]
+            venue.routes["DELETE /fapi/v1/order"] = lambda p: order_row(status="CANCELED")
+            got = await rest.place_batch([ORDER, ORDER], STEPS)
+            assert all(o.retry_after_s >= 1.0 for o in got)
+            assert (await rest.place(ORDER, STEPS)).reaction is Reaction.BACK_OFF
+            assert (await rest.cancel(RESTING)).verdict is Verdict.OK
+
+        with_venue(test)
+
+    def test_a_cancel_of_another_order_is_unknown(self, with_venue):
+        async def test(venue, rest):
+            other = order_row(status="CANCELED", orderId=78)
+            venue.routes["DELETE /fapi/v1/order"] = lambda p: other
+            venue.routes["DELETE /fapi/v1/batchOrders"] = lambda p: [other]
+            assert (await rest.cancel(RESTING)).verdict is Verdict.UNKNOWN
+            (got,) = await rest.cancel_batch([RESTING])
+            assert got.verdict is Verdict.UNKNOWN
+
+        with_venue(test)
+
+    @pytest.mark.parametrize(
+        "bad", [{"qty": 0.0}, {"price": 0.0}, {"side": 0}, {"client_id": "a b"}, {"client_id": ""}]
+    )
+    def test_what_the_cores_text_refuses_is_refused_here(self, with_venue, bad):
+        async def test(venue, rest):
+            with pytest.raises(ValueError, match="must be"):
+                await rest.place(dataclasses.replace(ORDER, **bad), STEPS)
+            assert venue.calls == []
 
         with_venue(test)
 

@@ -18,7 +18,7 @@ from passivx.clock import VirtualClock
 from passivx.errors import UnavailableError, VenueError
 from passivx.exchanges.base import FillKind, Link, OrderStatus, PublicTrade, Reaction
 from passivx.exchanges.binance.streams import BookStream, PrivateStream, TradeStream
-from passivx.exchanges.stream import StreamLimits, StreamState
+from passivx.exchanges.stream import NoEntryError, StreamLimits, StreamState
 from passivx.models import Position
 from tests.exchanges.binance.venue import LISTEN_KEY, NOW_MS
 from tests.exchanges.scripted import none, pumped, running
@@ -456,6 +456,41 @@ class TestBook:
 # --- the account ----------------------------------------------------------------------------------
 
 
+class Failing(Recorder):
+    """A sink that fails at every event of one kind."""
+
+    def __init__(self, name):
+        super().__init__()
+        setattr(self, f"on_{name}", self._fail)
+
+    def _fail(self, *event):
+        raise RuntimeError
+
+
+def test_an_event_that_nobody_took_is_a_gap(run):
+    async def telling(peer):
+        await peer.upgrade()
+        peer.send(dumps(order_event()))
+        await peer.gone()
+
+    async def trading(peer):
+        await subscribed(peer)
+        peer.send(dumps(TRADE))
+        await peer.gone()
+
+    async def go(script, made, link):
+        recorder = made._sink
+        async with WsServer(script) as server:
+            made.stream._url = server.url
+            async with running(made.stream.run()):
+                wanted = (link, "a message could not be handed on")
+                await recorder.until(lambda: wanted in recorder.named("gap"))
+                await made.stream.wait_live()
+
+    run(go(telling, private(Failing("fill")), Link.PRIVATE))
+    run(go(trading, trades(Failing("trade")), Link.TRADES))
+
+
 class Keys:
     """The venue's listenKey endpoints."""
 
@@ -529,6 +564,20 @@ def account_event(reason="ORDER", **changed):
 
 
 class TestPrivate:
+    def test_a_key_that_is_refused_for_good_ends_it(self, run):
+        async def refused():
+            raise VenueError("POST listenKey: Invalid API-key", code=-2015, reaction=Reaction.HALT)
+
+        async def go():
+            keys = Keys()
+            keys.make = refused
+            stream = private(Recorder(), keys=keys).stream
+            async with running(stream.run()):
+                with pytest.raises(NoEntryError, match="Invalid API-key"):
+                    await stream.wait_live()
+
+        run(go())
+
     def test_a_fill_comes_before_its_order(self):
         recorder = Recorder()
         assert feed(private(recorder), order_event()) == [True]

@@ -30,6 +30,7 @@ from passivx.models import Position
 
 pytestmark = pytest.mark.real_data
 
+NOW_MS = 1_767_225_612_345
 STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 
 
@@ -503,25 +504,30 @@ class TestBatches:
         # The documented element is an order and an error at once: on the wire it is one or other.
         order = {k: v for k, v in row.items() if k not in ("code", "msg")}
         error = {"code": row["code"], "msg": row["msg"]}
-        got = wire.batch_replies(Reply(Verdict.OK, data=[order, error]), 2)
+        got = wire.batch_replies(Reply(Verdict.OK, data=[order, error]), 2, ts_ms=NOW_MS)
         assert [reply.verdict for reply in got] == [Verdict.OK, Verdict.REJECTED]
         assert (got[1].code, got[1].reaction) == (-2022, Reaction.DROP)
         assert wire.placed(got[0], order["clientOrderId"]).verdict is Verdict.OK
 
     def test_a_cancel_of_what_is_gone(self, rest):
         row = rest["cancel_multiple_orders"][0]
-        got = wire.batch_replies(Reply(Verdict.OK, data=[{"code": row["code"], "msg": "x"}]), 1)
+        got = wire.batch_replies(
+            Reply(Verdict.OK, data=[{"code": row["code"], "msg": "x"}]), 1, ts_ms=NOW_MS
+        )
         assert got[0].reaction is Reaction.GONE
 
     @pytest.mark.parametrize("data", [None, {}, [], [{}, {}, {}], [1, 2], [{"code": "x"}] * 2])
     def test_what_does_not_add_up_is_unknown(self, data):
-        got = [wire.placed(reply) for reply in wire.batch_replies(Reply(Verdict.OK, data=data), 2)]
+        got = [
+            wire.placed(reply)
+            for reply in wire.batch_replies(Reply(Verdict.OK, data=data), 2, ts_ms=NOW_MS)
+        ]
         assert len(got) == 2
         assert all(outcome.verdict is Verdict.UNKNOWN for outcome in got)
 
     def test_a_refused_batch_refuses_all(self):
         whole = Reply(Verdict.REJECTED, Reaction.BACK_OFF, -1015)
-        assert wire.batch_replies(whole, 3) == [whole] * 3
+        assert wire.batch_replies(whole, 3, ts_ms=NOW_MS) == [whole] * 3
 
 
 ATOMS = (
@@ -616,7 +622,7 @@ class TestGarbage:
 
     @given(VALUES, st.integers(1, 3))
     def test_batches(self, value, n):
-        replies = wire.batch_replies(Reply(Verdict.OK, data=value), n)
+        replies = wire.batch_replies(Reply(Verdict.OK, data=value), n, ts_ms=NOW_MS)
         assert len(replies) == n
         for reply in replies:
             wire.placed(reply)

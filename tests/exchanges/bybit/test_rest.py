@@ -654,6 +654,18 @@ class TestSending:
 
         with_venue(test)
 
+    def test_what_an_element_asks_for_holds_for_its_kind(self, with_venue):
+        async def test(venue, rest):
+            venue.routes["POST /v5/order/create-batch"] = lambda f: batch(f, 10006)
+            got = await rest.place_batch(orders(2), steps())
+            assert got[0].reaction is Reaction.BACK_OFF
+            assert got[0].retry_after_s >= 1.0
+            budget = rest._http._budget
+            assert budget.delay_s({"create_batch": 1}, urgent=True) > 0.0
+            assert budget.delay_s({"cancel_batch": 1}) == 0.0
+
+        with_venue(test)
+
     def test_a_batch_that_is_refused_whole(self, with_venue):
         async def test(venue, rest):
             def route(fields):

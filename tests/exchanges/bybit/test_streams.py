@@ -21,7 +21,7 @@ from passivx.clock import VirtualClock
 from passivx.errors import UnavailableError
 from passivx.exchanges.base import FillKind, Link, MarkPrice, OrderStatus, PublicTrade
 from passivx.exchanges.bybit.streams import Login, PrivateStream, PublicStream
-from passivx.exchanges.stream import StreamLimits, StreamState
+from passivx.exchanges.stream import NoEntryError, StreamLimits, StreamState
 from passivx.models import Position
 from tests.exchanges.binance.test_streams import feed
 from tests.exchanges.bybit.venue import KEY, NOW_MS, SECRET, fill_row, order_row, position_row
@@ -699,6 +699,45 @@ class TestPrivateSocket:
             # Each time the clock is looked at: what has expired is refused as well.
             assert len(refusals) >= 2
             assert recorder.named("gap") == []
+
+        clock = VirtualClock(NOW_MS)
+        run(test())
+
+    @pytest.mark.parametrize("code", [10004, 10005, 33004])
+    def test_a_key_that_is_refused_three_times_ends_it(self, run, code):
+        async def script(peer):
+            await logged_in(peer, clock, {"op": "auth", "retCode": code, "retMsg": "no"})
+            await peer.gone()
+
+        async def test():
+            recorder = Recorder()
+            async with WsServer(script) as server:
+                stream = private(recorder, clock, url=server.url)
+                async with running(stream.stream.run()):
+                    await pumped(clock, lambda: stream.stream.state is StreamState.CLOSED)
+                    with pytest.raises(NoEntryError) as e:
+                        await stream.stream.wait_live()
+                    assert e.value.code == code
+                    assert server.connections == 3
+
+        clock = VirtualClock(NOW_MS)
+        run(test())
+
+    def test_too_many_sessions_pass(self, run):
+        answers = [10003, 10003, 33004, 33004, 10003, 33004, 33004, 0]
+
+        async def script(peer):
+            answer = {"op": "auth", "retCode": answers.pop(0), "retMsg": ""}
+            await logged_in(peer, clock, answer)
+            if not answers:
+                await subscribed(peer)
+            await peer.gone()
+
+        async def test():
+            async with WsServer(script) as server:
+                stream = private(Recorder(), clock, url=server.url)
+                async with running(stream.stream.run()):
+                    await pumped(clock, lambda: stream.stream.live)
 
         clock = VirtualClock(NOW_MS)
         run(test())

@@ -42,7 +42,6 @@ class Venue(ScriptedVenue):
             {"GET /v5/market/time": lambda fields: {"timeNano": str(clock.time_ms() * 1_000_000)}},
         )
         self.seen: list[Seen] = []
-        self.batch_codes: list[tuple[int, str]] | None = None
 
     async def _act(self, server: Server, seen: Seen, writer: Any) -> None:
         path, _, query = seen.target.partition("?")
