@@ -28,6 +28,7 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
 from benchmarks.latency_venue import keep_to
 from passivx._core.wire import BinanceOrderText, BybitOrderText, Hmac
+from tests.simulator.worlds import world
 
 N_ORDERS = int(os.environ.get("PASSIVX_BENCH_ROWS", "10000")) // 2
 IN_FLIGHT = 32
@@ -214,3 +215,12 @@ def test_orders(benchmark: Any, exchange: str) -> None:
     benchmark.extra_info["orders_per_s"] = rates
     print(f"\n{exchange}:", ", ".join(f"{way} {rate:,.0f} orders/s" for way, rate in rates.items()))
     benchmark.pedantic(lambda: None, rounds=1)
+
+
+def test_a_line_of_the_ledger(benchmark: Any) -> None:
+    """What taking an order down costs the order: it is written out later."""
+    w = world()
+    order = w.order("a", 1, 1.0, 98.0)
+    benchmark.pedantic(
+        w.ledger.order, args=(order, True, 0, "ws"), rounds=100, iterations=1000, warmup_rounds=1
+    )

@@ -691,6 +691,52 @@ def test_refuses_a_reduction_that_is_none(qty: float) -> None:
     assert v.account["size"] == 10.0
 
 
+@pytest.mark.parametrize("side", [1, -1])
+def test_a_fill_by_the_venue_is_at_the_orders_price_as_maker(side: int) -> None:
+    v = venue()
+    price = 100.0 - side * 5.0
+    v.place(3, side, price, 10.0)
+    for qty, left in ((4.0, 6.0), (6.0, 0.0)):
+        ((execution, account, cancelled),) = [v.fill(3, side, qty)]
+        assert (execution["id"], execution["qty"], execution["price"]) == (3, side * qty, price)
+        assert execution["fee"] == pytest.approx(-qty * price * 0.001)
+        assert account["size"] == side * (10.0 - left)
+        assert cancelled == []
+        assert resting(v, side) == ([(3, left, price)] if left else [])
+    with pytest.raises(ValueError, match="a resting order"):
+        v.fill(3, side, 1.0)
+
+
+def test_a_reduce_only_fill_by_the_venue_is_at_most_the_position() -> None:
+    v = holding(10.0)
+    v.place(3, -1, 110.0, 8.0, reduce_only=True)
+    v.place(4, -1, 111.0, 8.0, reduce_only=True)
+    assert v.fill(3, -1, 8.0)[1]["size"] == 2.0
+    execution, account, cancelled = v.fill(4, -1, 8.0)
+    assert (execution["qty"], account["size"], cancelled) == (-2.0, 0.0, [4])
+
+
+def test_a_fill_beyond_liquidation_is_the_liquidation() -> None:
+    v = holding(100.0)
+    level = float(v.account["liq_price"])
+    v.place(3, 1, math.floor(level) - 5.0, 1.0)
+    execution, account, cancelled = v.fill(3, 1, 1.0)
+    assert (execution["id"], execution["qty"], account["size"]) != (3, 1.0, 101.0)
+    assert (account["size"], cancelled) == (0.0, [3])
+
+
+@pytest.mark.parametrize("qty", [0.0, -1.0, 11.0, math.nan, math.inf, 0.5])
+def test_refuses_a_fill_that_is_none(qty: float) -> None:
+    v = venue()
+    v.place(3, 1, 95.0, 10.0)
+    with pytest.raises(ValueError, match="qty"):
+        v.fill(3, 1, qty)
+    for id, side in ((3, -1), (4, 1)):
+        with pytest.raises(ValueError, match="a resting order"):
+            v.fill(id, side, 1.0)
+    assert resting(v, 1) == [(3, 10.0, 95.0)]
+
+
 def test_the_last_price_is_the_last_prints() -> None:
     v = venue()
     assert v.last == 100.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -209,16 +208,3 @@ def test_a_file_gets_every_line(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         ledger(tmp_path / "nowhere" / "ledger.jsonl")
-
-
-def test_taking_a_line_down_costs_little() -> None:
-    # 1.2 µs on the machine it was written on; the rest is for a busy one.
-    w = world()
-    order = w.order("a", 1, 1.0, 98.0)
-    best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        for _ in range(2000):
-            w.ledger.order(order, True, 0, "ws")
-        best = min(best, (time.perf_counter() - start) / 2000)
-    assert best < 15e-6
