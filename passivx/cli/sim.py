@@ -152,19 +152,25 @@ def command(
     else:
         feed = Feed.synthetic(1 if market_seed is None else market_seed, exchange)
     faults = [] if faults_path is None else load_faults(faults_path)
-    simulator = Simulator(
-        exchange=exchange,
-        symbol=symbol,
-        market=market,
-        feed=feed,
-        wallet=balance_or_default(balance, market, feed.start_price),
-        speed=speed,
-        port=port,
-        faults=faults,
-        ledger_path=ledger_path,
-        limits=not no_limits,
-        seed=seed,
-    )
+    try:
+        simulator = Simulator(
+            exchange=exchange,
+            symbol=symbol,
+            market=market,
+            feed=feed,
+            wallet=balance_or_default(balance, market, feed.start_price),
+            speed=speed,
+            port=port,
+            faults=faults,
+            ledger_path=ledger_path,
+            limits=not no_limits,
+            seed=seed,
+        )
+    except OSError as e:
+        raise PassivxError(
+            f"--ledger: {ledger_path} cannot be written ({e.strerror}); name a file in a folder "
+            "that is there"
+        ) from None
     try:
         _run(simulator, for_s)
     except OSError as e:

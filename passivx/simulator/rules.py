@@ -233,8 +233,14 @@ def load_faults(path: Path) -> list[Any]:
     Raises
     ------
     ConfigError
-        If it cannot be read; what the rules say is checked by `read_rules`.
+        If it cannot be read, or `read_rules` finds something wrong with it.
     """
+    rows = _rows_of(path)
+    read_rules(rows, path)
+    return rows
+
+
+def _rows_of(path: Path) -> list[Any]:
     with contextlib.suppress(OSError, ValueError):
         rows = orjson.loads(path.read_bytes())
         if isinstance(rows, list):

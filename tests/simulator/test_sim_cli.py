@@ -122,6 +122,7 @@ def test_the_control_port_refuses_what_it_should():
         (["--exchange", "binance", "--symbol", "NOPEUSDT"], 2, "no market file of NOPEUSDT"),
         (["--exchange", "binance", "--ticks", ".", "--synthetic", "1"], 2, "exclude"),
         (["--exchange", "binance", "--faults", "bad.json"], 2, "did you mean 'ws.rst'?"),
+        (["--exchange", "binance", "--faults", "bad.json"], 2, "bad.json: [0].do: "),
         (["--exchange", "binance", "--ticks", "off.csv"], 2, "price_step"),
         (["--exchange", "binance", "--ledger", "no/such/folder/x"], 1, "no/such/folder/x"),
     ],
