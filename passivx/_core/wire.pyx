@@ -7,14 +7,11 @@ them ever needs escaping or encoding, and both readings of what a signature cove
 import hashlib
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport fabs, rint
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, strlen
 from passivx._core.types cimport Step
-
-
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
 
 
 cdef enum:
@@ -224,6 +221,58 @@ cdef bytes whole(Text* text):
 
 # --- Binance ----------------------------------------------------------------------------------
 
+cdef struct Params:            # the same of one message in the same order: sorted by name
+    Text sent                  # JSON members, a comma behind each
+    Text signed                # name=value, an & behind each
+
+
+cdef inline void both(Params* params, const char* sent, const char* signed) noexcept nogil:
+    say(&params.sent, sent)
+    say(&params.signed, signed)
+
+
+cdef inline void put_params(Params* params, const Params* more) noexcept nogil:
+    put(&params.sent, &more.sent.at[0], more.sent.n)
+    put(&params.signed, &more.signed.at[0], more.signed.n)
+
+
+cdef inline int put_plain_value(Params* params, str name, object value) except -1:
+    cdef Py_ssize_t n
+    cdef const char* part = plain(name, value, MOST_ID, &n)
+    put(&params.sent, part, n)
+    put(&params.signed, part, n)
+    return 0
+
+
+cdef inline void sign_since(Params* params, Py_ssize_t start) noexcept nogil:
+    # What was sent since is signed as well.
+    if params.sent.n <= ROOM:
+        put(&params.signed, &params.sent.at[start], params.sent.n - start)
+
+
+cdef inline int put_amount_value(Params* params, str name, double x, const Grid* grid) except -1:
+    cdef Py_ssize_t start = params.sent.n
+    put_amount(&params.sent, name, x, grid)
+    sign_since(params, start)
+    return 0
+
+
+cdef inline void put_time(Params* params, int64_t ts_ms) noexcept nogil:
+    cdef Py_ssize_t start
+    both(params, b'"timestamp":', b"timestamp=")
+    start = params.sent.n
+    put_whole(&params.sent, ts_ms, 0)
+    sign_since(params, start)
+    both(params, b",", b"&")
+
+
+cdef inline void put_side(Params* params, int side) noexcept nogil:
+    if side > 0:
+        both(params, b'"side":"BUY",', b"side=BUY&")
+    else:
+        both(params, b'"side":"SELL",', b"side=SELL&")
+
+
 cdef class BinanceOrderText:
     """Order messages of one symbol for Binance's order socket (ws-fapi), signed.
 
@@ -245,10 +294,10 @@ cdef class BinanceOrderText:
     cdef Grid _price_grid
     cdef Grid _qty_grid
     cdef object _sign
-    cdef bytes _signed_head      # apiKey=...&
-    cdef bytes _json_key         # "apiKey":"...",
-    cdef bytes _symbol
-    cdef bytes _window
+    cdef bytes _name
+    cdef Params _key
+    cdef Params _window
+    cdef Params _symbol
 
     def __init__(
         self, api_key, symbol, tuple price_step, tuple qty_step, sign, *, int recv_window_ms=5000,
@@ -257,14 +306,18 @@ cdef class BinanceOrderText:
         read_grid(&self._price_grid, price_step)
         read_grid(&self._qty_grid, qty_step)
         key = plain_bytes("api_key", api_key)
-        self._symbol = plain_bytes("symbol", symbol)
-        self._signed_head = b"apiKey=%s&" % key
-        self._json_key = b'"apiKey":"%s",' % key
-        self._window = b"%d" % recv_window_ms
+        self._name = plain_bytes("symbol", symbol)
+        self._key.sent.n = self._key.signed.n = 0
+        self._window.sent.n = self._window.signed.n = 0
+        self._symbol.sent.n = self._symbol.signed.n = 0
+        both(&self._key, b'"apiKey":"%s",' % key, b"apiKey=%s&" % key)
+        both(
+            &self._window, b'"recvWindow":%d,' % recv_window_ms, b"recvWindow=%d&" % recv_window_ms)
+        both(&self._symbol, b'"symbol":"%s",' % self._name, b"symbol=%s&" % self._name)
         self._sign = sign
 
     def __repr__(self):
-        return f"<BinanceOrderText {self._symbol.decode()}>"
+        return f"<BinanceOrderText {self._name.decode()}>"
 
     def place(
         self, id, int64_t ts_ms, client_id, int side, double price, double qty, *,
@@ -279,70 +332,37 @@ cdef class BinanceOrderText:
         ValueError
             If a price or quantity is 0 or off the grid, or an id is not of A-Z a-z 0-9 _ -.
         """
-        cdef Text head, price_text, qty_text, signed, frame
+        cdef Params params
         check_side(side)
         check_time(ts_ms)
-        head.n = price_text.n = qty_text.n = signed.n = frame.n = 0
+        self._begin(&params, id, b"order.place")
+        both(&params, b'"newClientOrderId":"', b"newClientOrderId=")
+        put_plain_value(&params, "client_id", client_id)
+        both(&params, b'","newOrderRespType":"ACK",', b"&newOrderRespType=ACK&")
         if not at_market:
-            put_amount(&price_text, "price", price, &self._price_grid)
-        put_amount(&qty_text, "qty", qty, &self._qty_grid)
-        put_plain(&head, "client_id", client_id, MOST_ID)
-
-        put_bytes(&signed, self._signed_head)
-        say(&signed, b"newClientOrderId=")
-        put(&signed, &head.at[0], head.n)
-        say(&signed, b"&newOrderRespType=ACK")
-        if not at_market:
-            say(&signed, b"&price=")
-            put(&signed, &price_text.at[0], price_text.n)
-        say(&signed, b"&quantity=")
-        put(&signed, &qty_text.at[0], qty_text.n)
-        say(&signed, b"&recvWindow=")
-        put_bytes(&signed, self._window)
+            both(&params, b'"price":"', b"price=")
+            put_amount_value(&params, "price", price, &self._price_grid)
+            both(&params, b'",', b"&")
+        both(&params, b'"quantity":"', b"quantity=")
+        put_amount_value(&params, "qty", qty, &self._qty_grid)
+        both(&params, b'",', b"&")
+        put_params(&params, &self._window)
         if reduce_only:
-            say(&signed, b"&reduceOnly=true")
+            both(&params, b'"reduceOnly":"true",', b"reduceOnly=true&")
         if at_market:
-            say(&signed, b"&selfTradePreventionMode=EXPIRE_MAKER")
-        if side > 0:
-            say(&signed, b"&side=BUY&symbol=")
-        else:
-            say(&signed, b"&side=SELL&symbol=")
-        put_bytes(&signed, self._symbol)
+            both(
+                &params, b'"selfTradePreventionMode":"EXPIRE_MAKER",',
+                b"selfTradePreventionMode=EXPIRE_MAKER&")
+        put_side(&params, side)
+        put_params(&params, &self._symbol)
         if not at_market:
-            say(&signed, b"&timeInForce=GTX")
-        say(&signed, b"&timestamp=")
-        put_whole(&signed, ts_ms, 0)
+            both(&params, b'"timeInForce":"GTX",', b"timeInForce=GTX&")
+        put_time(&params, ts_ms)
         if at_market:
-            say(&signed, b"&type=MARKET")
+            both(&params, b'"type":"MARKET",', b"type=MARKET&")
         else:
-            say(&signed, b"&type=LIMIT")
-
-        self._begin(&frame, id, b"order.place")
-        say(&frame, b'"newClientOrderId":"')
-        put(&frame, &head.at[0], head.n)
-        say(&frame, b'","newOrderRespType":"ACK"')
-        if not at_market:
-            say(&frame, b',"price":"')
-            put(&frame, &price_text.at[0], price_text.n)
-            say(&frame, b'"')
-        say(&frame, b',"quantity":"')
-        put(&frame, &qty_text.at[0], qty_text.n)
-        say(&frame, b'","recvWindow":')
-        put_bytes(&frame, self._window)
-        if reduce_only:
-            say(&frame, b',"reduceOnly":"true"')
-        if at_market:
-            say(&frame, b',"selfTradePreventionMode":"EXPIRE_MAKER"')
-        if side > 0:
-            say(&frame, b',"side":"BUY","symbol":"')
-        else:
-            say(&frame, b',"side":"SELL","symbol":"')
-        put_bytes(&frame, self._symbol)
-        if at_market:
-            say(&frame, b'","type":"MARKET"')
-        else:
-            say(&frame, b'","timeInForce":"GTX","type":"LIMIT"')
-        return self._signed(&frame, &signed, ts_ms)
+            both(&params, b'"type":"LIMIT",', b"type=LIMIT&")
+        return self._signed(&params)
 
     def modify(
         self, id, int64_t ts_ms, int side, double price, double qty, *,
@@ -352,96 +372,66 @@ cdef class BinanceOrderText:
 
         ``reduce_only`` of a reduce-only order spares it the least notional.
         """
-        cdef Text price_text, qty_text, signed, frame
+        cdef Params params
         check_side(side)
         check_time(ts_ms)
-        price_text.n = qty_text.n = signed.n = frame.n = 0
-        put_amount(&price_text, "price", price, &self._price_grid)
-        put_amount(&qty_text, "qty", qty, &self._qty_grid)
-        put_bytes(&signed, self._signed_head)
-        self._begin(&frame, id, b"order.modify")
-        self._refer(&frame, &signed, order_id, client_id)
-        say(&signed, b"price=")
-        put(&signed, &price_text.at[0], price_text.n)
-        say(&signed, b"&quantity=")
-        put(&signed, &qty_text.at[0], qty_text.n)
-        say(&signed, b"&recvWindow=")
-        put_bytes(&signed, self._window)
+        self._begin(&params, id, b"order.modify")
+        self._refer(&params, order_id, client_id)
+        both(&params, b'"price":"', b"price=")
+        put_amount_value(&params, "price", price, &self._price_grid)
+        both(&params, b'","quantity":"', b"&quantity=")
+        put_amount_value(&params, "qty", qty, &self._qty_grid)
+        both(&params, b'",', b"&")
+        put_params(&params, &self._window)
         if reduce_only:
-            say(&signed, b"&reduceOnly=true")
-        say(&signed, b"&side=BUY&symbol=" if side > 0 else b"&side=SELL&symbol=")
-        put_bytes(&signed, self._symbol)
-        say(&signed, b"&timestamp=")
-        put_whole(&signed, ts_ms, 0)
-        say(&frame, b'"price":"')
-        put(&frame, &price_text.at[0], price_text.n)
-        say(&frame, b'","quantity":"')
-        put(&frame, &qty_text.at[0], qty_text.n)
-        say(&frame, b'","recvWindow":')
-        put_bytes(&frame, self._window)
-        if reduce_only:
-            say(&frame, b',"reduceOnly":"true"')
-        say(&frame, b',"side":"BUY","symbol":"' if side > 0 else b',"side":"SELL","symbol":"')
-        put_bytes(&frame, self._symbol)
-        say(&frame, b'"')
-        return self._signed(&frame, &signed, ts_ms)
+            both(&params, b'"reduceOnly":"true",', b"reduceOnly=true&")
+        put_side(&params, side)
+        put_params(&params, &self._symbol)
+        put_time(&params, ts_ms)
+        return self._signed(&params)
 
     def cancel(self, id, int64_t ts_ms, *, order_id="", client_id=""):
         """Return an ``order.cancel`` frame, by the venue's id if given, else by ours."""
-        cdef Text signed, frame
+        cdef Params params
         check_time(ts_ms)
-        signed.n = frame.n = 0
-        put_bytes(&signed, self._signed_head)
-        self._begin(&frame, id, b"order.cancel")
-        self._refer(&frame, &signed, order_id, client_id)
-        say(&signed, b"recvWindow=")
-        put_bytes(&signed, self._window)
-        say(&signed, b"&symbol=")
-        put_bytes(&signed, self._symbol)
-        say(&signed, b"&timestamp=")
-        put_whole(&signed, ts_ms, 0)
-        say(&frame, b'"recvWindow":')
-        put_bytes(&frame, self._window)
-        say(&frame, b',"symbol":"')
-        put_bytes(&frame, self._symbol)
-        say(&frame, b'"')
-        return self._signed(&frame, &signed, ts_ms)
+        self._begin(&params, id, b"order.cancel")
+        self._refer(&params, order_id, client_id)
+        put_params(&params, &self._window)
+        put_params(&params, &self._symbol)
+        put_time(&params, ts_ms)
+        return self._signed(&params)
 
-    cdef int _begin(self, Text* frame, object id, bytes method) except -1:
-        say(frame, b'{"id":"')
-        put_plain(frame, "id", id, MOST_PART)
-        say(frame, b'","method":"')
-        put_bytes(frame, method)
-        say(frame, b'","params":{')
-        put_bytes(frame, self._json_key)
+    cdef int _begin(self, Params* params, object id, bytes method) except -1:
+        params.sent.n = params.signed.n = 0
+        say(&params.sent, b'{"id":"')
+        put_plain(&params.sent, "id", id, MOST_PART)
+        say(&params.sent, b'","method":"')
+        put_bytes(&params.sent, method)
+        say(&params.sent, b'","params":{')
+        put_params(params, &self._key)
         return 0
 
-    cdef int _refer(self, Text* frame, Text* signed, object order_id, object client_id) except -1:
+    cdef int _refer(self, Params* params, object order_id, object client_id) except -1:
         # Both names sort between apiKey and price.
         if order_id:
             if not (order_id.isascii() and order_id.isdigit() and len(order_id) < 20):
                 raise ValueError("order_id must be a whole number")
-            say(frame, b'"orderId":')
-            put_plain(frame, "order_id", order_id, MOST_ID)
-            say(frame, b",")
-            say(signed, b"orderId=")
-            put_plain(signed, "order_id", order_id, MOST_ID)
+            both(params, b'"orderId":', b"orderId=")
+            put_plain_value(params, "order_id", order_id)
+            both(params, b",", b"&")
         else:
-            say(frame, b'"origClientOrderId":"')
-            put_plain(frame, "client_id", client_id, MOST_ID)
-            say(frame, b'",')
-            say(signed, b"origClientOrderId=")
-            put_plain(signed, "client_id", client_id, MOST_ID)
-        say(signed, b"&")
+            both(params, b'"origClientOrderId":"', b"origClientOrderId=")
+            put_plain_value(params, "client_id", client_id)
+            both(params, b'",', b"&")
         return 0
 
-    cdef bytes _signed(self, Text* frame, Text* signed, int64_t ts_ms):
-        say(frame, b',"timestamp":')
-        put_whole(frame, ts_ms, 0)
-        say(frame, b',"signature":"')
-        put_bytes(frame, self._sign(whole(signed)))
-        say(frame, b'"}}')
-        return whole(frame)
+    cdef bytes _signed(self, Params* params):
+        if params.signed.n <= ROOM:
+            params.signed.n -= 1  # the last &
+        say(&params.sent, b'"signature":"')
+        put_bytes(&params.sent, self._sign(whole(&params.signed)))
+        say(&params.sent, b'"}}')
+        return whole(&params.sent)
 
 
 # --- Bybit ------------------------------------------------------------------------------------
