@@ -10,13 +10,11 @@ from enum import IntEnum
 import numpy as np
 
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memmove
-
-
-cdef extern from "Python.h":
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+from passivx._core.decimals cimport POWERS_OF_TEN
 
 
 cdef struct Level:             # LEVEL_DTYPE
@@ -56,10 +54,6 @@ class BookEvent(IntEnum):
 LEVEL_DTYPE = np.dtype([("price", "<f8"), ("qty", "<f8")])
 if sizeof(Level) != LEVEL_DTYPE.itemsize:
     raise ImportError("passivx._core.book: Level and LEVEL_DTYPE disagree")
-
-cdef double[16] POWERS_OF_TEN
-for _exponent in range(16):
-    POWERS_OF_TEN[_exponent] = float(f"1e{_exponent}")
 
 
 # --- levels -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import numpy as np
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr
+from passivx._core.decimals cimport POWERS_OF_TEN
 
 
 cdef struct Column:
@@ -71,10 +72,6 @@ _REASONS = {
     FAULT_EMPTY: "must not be empty",
     FAULT_BLANK: "must not be blank: more lines follow",
 }
-
-cdef double[23] POWERS_OF_TEN  # those a double holds exactly
-for _exponent in range(23):
-    POWERS_OF_TEN[_exponent] = float(f"1e{_exponent}")
 
 
 class CsvError(ValueError):

@@ -1,14 +1,8 @@
-from enum import IntEnum
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer, disjoint_base
-
-class FrameKind(IntEnum):
-    OTHER = 0
-    TRADE = 1
-    QUOTE = 2
 
 OTHER: Final = 0
 TRADE: Final = 1

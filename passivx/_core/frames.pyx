@@ -7,29 +7,26 @@ in any order after the first, and keys it does not know may be among them.
 """
 
 import sys
-from enum import IntEnum
 
 import numpy as np
 
 from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
+from passivx._core.decimals cimport POWERS_OF_TEN
 
 
-class FrameKind(IntEnum):
-    """What a scanner found."""
+cdef enum:                     # what a scanner found
+    FOUND_OTHER
+    FOUND_TRADE
+    FOUND_QUOTE
 
-    OTHER = 0
-    TRADE = 1
-    QUOTE = 2
-
-
-OTHER = 0
-TRADE = 1
-QUOTE = 2
+OTHER = FOUND_OTHER
+TRADE = FOUND_TRADE
+QUOTE = FOUND_QUOTE
 
 cdef enum:
-    MOST_SYMBOL = 40
+    MOST_NAME = 40
     MOST_TRADES = 1024         # in one message, by Bybit's docs
     MOST_ID = 36               # characters of a trade id, a UUID's
     MOST_DIGITS = 18           # of a number that fits 64 bits whatever they are
@@ -38,16 +35,10 @@ ctypedef const unsigned char* Bytes
 
 cdef bint LITTLE_ENDIAN = sys.byteorder == "little"
 
-cdef double[23] TENS           # exact in doubles: dividing by one rounds once
-cdef int _k
-TENS[0] = 1.0
-for _k in range(1, 23):
-    TENS[_k] = TENS[_k - 1] * 10.0
-
 
 cdef struct Name:
     Py_ssize_t n
-    char[MOST_SYMBOL] at
+    char[MOST_NAME] at
 
 
 cdef struct Trade:             # TRADE_DTYPE
@@ -137,7 +128,7 @@ cdef inline Bytes decimal(Bytes p, Bytes end, double* out) noexcept nogil:
             return NULL
     if p[0] != b'"' or value > <uint64_t>9007199254740992:
         return NULL
-    out[0] = <double>value / TENS[n - before]
+    out[0] = <double>value / POWERS_OF_TEN[n - before]
     return p + 1
 
 
@@ -228,13 +219,17 @@ cdef inline bint once(int* seen, int bit) noexcept nogil:
     return True
 
 
-cdef int set_name(Name* name, str text) except -1:
-    raw = text.encode()
-    if not 0 < len(raw) < MOST_SYMBOL - 16:
-        raise ValueError(f"symbol must be 1 to {MOST_SYMBOL - 17} bytes, was {len(raw)}")
-    name.n = len(raw)
-    memcpy(&name.at[0], <char*>raw, name.n)
-    return 0
+cdef bytes symbol_bytes(str symbol):
+    raw = symbol.encode()
+    if not 0 < len(raw) < MOST_NAME - 16:
+        raise ValueError(f"symbol must be 1 to {MOST_NAME - 17} bytes, was {len(raw)}")
+    return raw
+
+
+cdef void set_name(Name* name, bytes text) noexcept:
+    # A symbol's, or a topic's, which is a word of up to 16 more.
+    name.n = len(text)
+    memcpy(&name.at[0], <const char*>text, name.n)
 
 
 # --- Binance ----------------------------------------------------------------------------------
@@ -363,35 +358,35 @@ cdef class BinanceFrames:
     cdef BookTicker _quote
 
     def __init__(self, str symbol):
-        set_name(&self._symbol, symbol)
+        set_name(&self._symbol, symbol_bytes(symbol))
 
     cdef int _scan(self, Bytes p, Bytes end) noexcept nogil:
         cdef AggTrade trade
         cdef BookTicker quote
         cdef bint wrapped = starts(p, end, b'{"stream":"', 11)
-        cdef int found = 0
+        cdef int found
         if wrapped:
             p = string(p + 11, end)
             if p == NULL or not starts(p, end, b',"data":', 8):
-                return 0
+                return FOUND_OTHER
             p += 8
         if starts(p, end, b'{"e":"aggTrade",', 16):
             p = agg_trade(p + 16, end, &self._symbol, &trade)
-            found = 1
+            found = FOUND_TRADE
         elif starts(p, end, b'{"e":"bookTicker",', 18):
             p = book_ticker(p + 18, end, &self._symbol, &quote)
-            found = 2
+            found = FOUND_QUOTE
         else:
-            return 0
+            return FOUND_OTHER
         if p == NULL:
-            return 0
+            return FOUND_OTHER
         if wrapped:
             if p >= end or p[0] != b"}":
-                return 0
+                return FOUND_OTHER
             p += 1
         if p != end:
-            return 0
-        if found == 1:
+            return FOUND_OTHER
+        if found == FOUND_TRADE:
             self._trade = trade
         else:
             self._quote = quote
@@ -403,7 +398,7 @@ cdef class BinanceFrames:
         ``frame`` is a whole message: bytes, or a view of the socket's memory, which is not kept.
         """
         if frame.shape[0] == 0:
-            return 0
+            return FOUND_OTHER
         return self._scan(&frame[0], &frame[0] + frame.shape[0])
 
     def scan_repeatedly(self, const unsigned char[::1] frame not None, Py_ssize_t n):
@@ -414,7 +409,7 @@ cdef class BinanceFrames:
             return 0
         with nogil:
             for _i in range(n):
-                found += self._scan(&frame[0], &frame[0] + frame.shape[0]) != 0
+                found += self._scan(&frame[0], &frame[0] + frame.shape[0]) != FOUND_OTHER
         return found
 
     @property
@@ -623,9 +618,10 @@ cdef class BybitFrames:
     cdef int _held
 
     def __init__(self, str symbol):
-        set_name(&self._symbol, symbol)
-        set_topic(&self._trades_topic, b"publicTrade." + symbol.encode())
-        set_topic(&self._quote_topic, b"orderbook.1." + symbol.encode())
+        name = symbol_bytes(symbol)
+        set_name(&self._symbol, name)
+        set_name(&self._trades_topic, b"publicTrade." + name)
+        set_name(&self._quote_topic, b"orderbook.1." + name)
 
     cdef int _scan(self, Bytes p, Bytes end) noexcept nogil:
         cdef Bytes name
@@ -640,29 +636,29 @@ cdef class BybitFrames:
         cdef int free = 1 - self._held
         cdef TopLevel quote
         if not starts(p, end, b'{"topic":', 9):
-            return 0
+            return FOUND_OTHER
         name = p + 9
         p = same(name, end, &self._quote_topic)
         is_trade = p == NULL
         if is_trade:
             p = same(name, end, &self._trades_topic)
         if p == NULL or p >= end or p[0] != b",":
-            return 0
+            return FOUND_OTHER
         p += 1
         while more:
             p = key(p, end, &name, &n)
             if p == NULL:
-                return 0
+                return FOUND_OTHER
             if n == 4 and memcmp(name, b"data", 4) == 0:
                 if not once(&seen, 1):
-                    return 0
+                    return FOUND_OTHER
                 if is_trade:
                     p = self._read_trades(p, end, free, &rows)
                 else:
                     p = top_level(p, end, &self._symbol, &quote)
             elif n == 4 and memcmp(name, b"type", 4) == 0:
                 if not once(&seen, 2) or not starts(p, end, b'"snapshot"', 10):
-                    return 0
+                    return FOUND_OTHER
                 p += 10
                 snapshot = True
             elif n == 2 and memcmp(name, b"ts", 2) == 0:
@@ -670,21 +666,21 @@ cdef class BybitFrames:
             elif n == 3 and memcmp(name, b"cts", 3) == 0:
                 p = whole(p, end, &cts_ms) if once(&seen, 8) else NULL
             elif n == 5 and memcmp(name, b"topic", 5) == 0:
-                return 0
+                return FOUND_OTHER
             else:
                 p = skip(p, end)
             p = next_member(p, end, &more)
             if p == NULL:
-                return 0
+                return FOUND_OTHER
         if p != end or seen & 5 != 5 or not snapshot:
-            return 0
+            return FOUND_OTHER
         if is_trade:
             self._held = free
             self._n = rows
-            return 1
+            return FOUND_TRADE
         quote.ts_ms = cts_ms if seen & 8 else ts_ms
         self._quote = quote
-        return 2
+        return FOUND_QUOTE
 
     cdef Bytes _read_trades(
         self, Bytes p, Bytes end, int free, Py_ssize_t* rows
@@ -711,7 +707,7 @@ cdef class BybitFrames:
         ``frame`` is a whole message: bytes, or a view of the socket's memory, which is not kept.
         """
         if frame.shape[0] == 0:
-            return 0
+            return FOUND_OTHER
         return self._scan(&frame[0], &frame[0] + frame.shape[0])
 
     def scan_repeatedly(self, const unsigned char[::1] frame not None, Py_ssize_t n):
@@ -722,7 +718,7 @@ cdef class BybitFrames:
             return 0
         with nogil:
             for _i in range(n):
-                found += self._scan(&frame[0], &frame[0] + frame.shape[0]) != 0
+                found += self._scan(&frame[0], &frame[0] + frame.shape[0]) != FOUND_OTHER
         return found
 
     def trade(self, Py_ssize_t i):
@@ -782,11 +778,3 @@ cdef class BybitFrames:
     def ts_ms(self):
         """Time of the quote."""
         return self._quote.ts_ms
-
-
-cdef int set_topic(Name* name, bytes text) except -1:
-    if len(text) > MOST_SYMBOL:
-        raise ValueError(f"symbol is too long: {text!r}")
-    name.n = len(text)
-    memcpy(&name.at[0], <char*>text, name.n)
-    return 0

@@ -299,15 +299,23 @@ cdef Answer place(
     return Answer.RESTS
 
 
-cdef bint cancel(Venue* venue, int64_t id, int64_t side) noexcept nogil:
-    # Takes a resting order out; False when there is none of that id.
-    cdef int row = 0 if side > 0 else 1
+cdef Py_ssize_t place_of(const Venue* venue, int row, int64_t id) noexcept nogil:
+    # Where an order rests in its row; -1 when there is none of that id.
     cdef Py_ssize_t i
     for i in range(venue.n_orders[row]):
         if venue.orders[row][i].id == id:
-            remove(venue, row, i)
-            return True
-    return False
+            return i
+    return -1
+
+
+cdef bint cancel(Venue* venue, int64_t id, int64_t side) noexcept nogil:
+    # Takes a resting order out; False when there is none of that id.
+    cdef int row = 0 if side > 0 else 1
+    cdef Py_ssize_t at = place_of(venue, row, id)
+    if at < 0:
+        return False
+    remove(venue, row, at)
+    return True
 
 
 cdef int64_t drop_order(Venue* venue, const Execution* ex) noexcept nogil:
@@ -569,16 +577,13 @@ cdef class PaperVenue:
         """
         cdef Venue* v = self._venue
         cdef int row = 0 if side > 0 else 1
-        cdef Resting* order = NULL
+        cdef Py_ssize_t at = place_of(v, row, id)
+        cdef Resting* order
         cdef Execution ex
-        cdef Py_ssize_t i
-        for i in range(v.n_orders[row]):
-            if v.orders[row][i].id == id:
-                order = &v.orders[row][i]
-                break
-        if order is NULL or not 0.0 < qty <= order.qty:
+        if at < 0 or not 0.0 < qty <= v.orders[row][at].qty:
             raise ValueError(
                 f"qty must be in (0, what is left of a resting order], was {qty} of order {id}")
+        order = &v.orders[row][at]
         _on_grid("qty", qty, v.market.qty_step)
         if lies_beyond_liquidation(v, order.price):
             liquidate(v, &ex)
@@ -589,7 +594,7 @@ cdef class PaperVenue:
         order.qty = near_to(order.qty - qty, v.market.qty_step)
         apply_fill(v, 1 if side > 0 else -1, order.price, qty, v.market.maker_fee, &ex)
         if order.qty == 0.0:
-            remove(v, row, i)
+            remove(v, row, at)
         return self._happened(&ex)
 
     cdef _happened(self, const Execution* ex):
