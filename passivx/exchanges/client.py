@@ -6,15 +6,15 @@ sockets there are. Together they are `exchanges.base.Exchange`.
 
 from __future__ import annotations
 
-import logging
 import random
+from abc import ABC, abstractmethod
 from asyncio import Future
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from passivx.clock import Clock, WallClock
-from passivx.errors import UnavailableError, VenueError
+from passivx.errors import VenueError
 from passivx.exchanges.base import (
     Fill,
     MarkPrice,
@@ -23,6 +23,7 @@ from passivx.exchanges.base import (
     Outcome,
     Payment,
     PublicTrade,
+    Rules,
     Steps,
     Verdict,
 )
@@ -34,8 +35,6 @@ from passivx.exchanges.orders import OrderEntry
 from passivx.exchanges.sending import Sending
 
 __all__ = ["Client", "mode_word", "must"]
-
-log = logging.getLogger(__name__)
 
 
 class Rest(Protocol):
@@ -66,7 +65,7 @@ R = TypeVar("R", bound=Rest)
 E = TypeVar("E", bound=OrderEntry[Any])
 
 
-class Client(Generic[R, E]):
+class Client(ABC, Generic[R, E]):
     """One perpetual at one venue. Use it on one event loop, and close it.
 
     ``rules`` must have been read once before anything is placed: texts of prices depend on them.
@@ -176,6 +175,17 @@ class Client(Generic[R, E]):
             lambda: self.rest.amend(order, self.rest.change(order, steps, price=price, qty=qty))
         )
 
+    def _write_by(self, rules: Rules) -> None:
+        """Write orders by these rules from now on."""
+        steps = Steps.of(rules.market)
+        if self._entry is not None and steps != self._steps:
+            self._entry.use(self._texts(steps))
+        self._steps = steps
+
+    @abstractmethod
+    def _texts(self, steps: Steps) -> Any:
+        """Return what writes the order socket's frames by those steps."""
+
     def _known_steps(self) -> Steps:
         if self._steps is None:
             raise VenueError("rules: must be read before an order is placed or amended")
@@ -194,13 +204,7 @@ class Client(Generic[R, E]):
         return trades[-1] if trades else None
 
     def _look_at_clock(self) -> None:
-        self._sending.aside(self._sync_clock())
-
-    async def _sync_clock(self) -> None:
-        try:
-            await self._http.sync_clock()
-        except UnavailableError as e:
-            log.warning("clock not read: %s", e)
+        self._sending.aside(self._http.refresh_clock())
 
     async def close(self) -> None:
         """Close every connection; what is on its way resolves as UNKNOWN."""

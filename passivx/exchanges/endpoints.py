@@ -15,7 +15,7 @@ import orjson
 from passivx.errors import ConfigError, Problem
 from passivx.exchanges.keys import ApiKey
 
-__all__ = ["ENDPOINTS", "Endpoints", "endpoints_of", "load_endpoints"]
+__all__ = ["ENDPOINTS", "Endpoints", "endpoints_of", "is_loopback", "load_endpoints"]
 
 # What `passivx sim` prints is a few hundred bytes.
 _MAX_BYTES: Final = 64 << 10
@@ -82,7 +82,7 @@ def _fault(url: str, kind: str) -> tuple[str, str] | None:
         return "must not have a query", "leave out what follows the path"
     if parts.path.endswith("/"):
         return "must not end in a slash", "leave it out"
-    if parts.scheme == _SECURE[kind] or (parts.scheme == _PLAIN[kind] and _is_loopback(host)):
+    if parts.scheme == _SECURE[kind] or (parts.scheme == _PLAIN[kind] and is_loopback(host)):
         return None
     return (
         f"must begin with {_SECURE[kind]}://",
@@ -90,7 +90,8 @@ def _fault(url: str, kind: str) -> tuple[str, str] | None:
     )
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's."""
     if host == "localhost":
         return True
     try:

@@ -32,6 +32,7 @@ from passivx.exchanges.budget import Budget
 
 __all__ = [
     "BAN_S",
+    "MOST_BAN_S",
     "Answer",
     "Dialect",
     "Finding",
@@ -62,8 +63,8 @@ _CLOCK_INTERVAL_S: Final = 600.0
 # The wall clock and the monotonic one part when the machine slept or the clock was set.
 _CLOCKS_PARTED_MS: Final = 500.0
 _CLOCK_PAUSE_S: Final = 1.0
-# The longest ban known is 3 days.
-_MOST_RETRY_AFTER_S: Final = 3 * 86400.0
+# The longest ban that docs/protocol facts know; what a venue names beyond it is a mistake.
+MOST_BAN_S: Final = 3 * 86400.0
 _MOST_TEXT: Final = 200
 _SECRET_LIKE: Final = re.compile(r"[A-Za-z0-9+/=%_-]{24,}")
 
@@ -286,7 +287,10 @@ class Http:
         resynced = False
         for attempt in range(self._limits.max_retries + 1):
             if request.signed and self._clock_is_due():
-                await self._freshen_clock()
+                if self._offset_ms is None:
+                    await self.sync_clock()
+                else:
+                    await self.refresh_clock()
             await self._wait_for_budget(request)
             found = await self._exchange(request)
             if isinstance(found, _Failure):
@@ -354,10 +358,7 @@ class Http:
         if finding.verdict is Verdict.UNKNOWN:
             _log.warning("request=%s outcome=unknown reason=%r", request, _told(finding))
         if finding.reaction is Reaction.RESYNC_CLOCK:
-            try:
-                await self.sync_clock()
-            except VenueError as e:
-                _log.warning("clock not read: %s", e)
+            await self.refresh_clock()
         return finding.reply(data)
 
     def settle(self, finding: Finding, data: Any = None) -> Reply:
@@ -374,13 +375,14 @@ class Http:
         if self._clock_is_due():
             await self.sync_clock()
 
-    async def _freshen_clock(self) -> None:
+    async def refresh_clock(self) -> None:
+        """Look at the venue's clock; when it cannot be read, log that and go on.
+
+        What is known may still do; a time stamp that does not is refused, and says so.
+        """
         try:
             await self.sync_clock()
         except UnavailableError as e:
-            if self._offset_ms is None:
-                raise
-            # What is known may still do; a time stamp that does not is refused, and says so.
             _log.warning("clock not read: %s", e)
 
     def venue_time_ms(self) -> int:
@@ -450,10 +452,7 @@ class Http:
         """Look at the venue's clock whenever it is time to; runs until cancelled."""
         while True:
             if self._clock_is_due():
-                try:
-                    await self.sync_clock()
-                except VenueError as e:
-                    _log.warning("clock not read: %s", e)
+                await self.refresh_clock()
             await self._clock.sleep(_CLOCK_INTERVAL_S / 60)
 
     def _clock_is_due(self) -> bool:
@@ -748,11 +747,8 @@ def clean(text: str) -> str:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds of ``Retry-After``, 0 when there is none that can be read.
-
-    No more than 3 days, the longest ban that docs/protocol facts know.
-    """
+    """Return the seconds of ``Retry-After``, 0 when there is none that can be read."""
     value = headers.get("Retry-After", "").strip()
     if not (value.isascii() and value.isdigit()):
         return 0.0
-    return min(float(value[:12]), _MOST_RETRY_AFTER_S)
+    return min(float(value[:12]), MOST_BAN_S)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import ipaddress
 import logging
 import math
 import random
@@ -40,6 +39,7 @@ from picows.url import WSInvalidURL, WSParsedURL
 
 from passivx.clock import Clock, Timer, timeout
 from passivx.errors import UnavailableError, VenueError
+from passivx.exchanges.endpoints import is_loopback
 from passivx.exchanges.http import BAN_S, retry_after_s
 
 __all__ = [
@@ -918,10 +918,7 @@ def _where(error: Exception) -> str:
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
     host = parts.hostname or ""
-    local = host == "localhost"
-    with contextlib.suppress(ValueError):
-        local = local or ipaddress.ip_address(host).is_loopback
-    if parts.scheme != "wss" and not (parts.scheme == "ws" and local):
+    if parts.scheme != "wss" and not (parts.scheme == "ws" and is_loopback(host)):
         raise VenueError(
             f"url: must be wss:// (ws:// to this machine only), was {parts.scheme}://{host}"
         )

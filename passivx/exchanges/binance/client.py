@@ -79,10 +79,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
         self._budget.set_limits(wire.windows_of(info))
         rules = await self.rest.rules(info)
         self._margin_asset = text(wire.symbol_info(info, self.symbol), "marginAsset")
-        steps = Steps.of(rules.market)
-        if self._entry is not None and steps != self._steps:
-            self._entry.use(self._texts(steps))
-        self._steps = steps
+        self._write_by(rules)
         return rules
 
     async def account(self) -> Account:

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from passivx.exchanges.base import Reaction, Verdict
-from passivx.exchanges.http import Finding
+from passivx.exchanges.http import MOST_BAN_S, Finding
 
 __all__ = ["NO_SUCH_ORDER", "ORDERS_1M", "ORDERS_10S", "WEIGHT", "judge", "react"]
 
@@ -128,7 +128,6 @@ _HTTP: Final = {403: Reaction.BACK_OFF, 418: Reaction.BACK_OFF, 429: Reaction.BA
 # Of the three bodies of a 503 the docs call this one a failure; "Unknown error" may have executed.
 _NOT_SERVED: Final = re.compile(r"\s*Service Unavailable\.?\s*")
 _BANNED_UNTIL: Final = re.compile(r"banned until (\d{13})\b")
-_MOST_BAN_S: Final = 3 * 86400.0
 # Refusals that concern one order, or the venue's load: cancels may still go.
 _SPARES_URGENT: Final = frozenset({-1001, -1008, -4131, -5043})
 _OF_ONE_ORDER: Final = frozenset({-4131, -5043})
@@ -157,7 +156,7 @@ def judge(status: int, code: int | None, text: str, *, retry_after_s: float, ts_
     wait_s, window = retry_after_s, ""
     until = _BANNED_UNTIL.search(text)
     if until is not None:
-        wait_s = wait_s or min(_MOST_BAN_S, max(1.0, (int(until[1]) - ts_ms) / 1000))
+        wait_s = wait_s or min(MOST_BAN_S, max(1.0, (int(until[1]) - ts_ms) / 1000))
     elif code == _TOO_MANY_ORDERS:
         minute = "MINUTE" in text.upper()
         window = ORDERS_1M if minute else ORDERS_10S

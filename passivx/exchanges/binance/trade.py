@@ -20,7 +20,7 @@ from passivx.exchanges.base import NewOrder, Order, Outcome, Sink, Verdict, row_
 from passivx.exchanges.binance import wire
 from passivx.exchanges.binance.errors import ORDERS_1M, ORDERS_10S, WEIGHT, judge
 from passivx.exchanges.budget import Budget
-from passivx.exchanges.http import Finding
+from passivx.exchanges.http import MOST_BAN_S, Finding
 from passivx.exchanges.orders import OrderEntry
 from passivx.exchanges.stream import Connection
 
@@ -168,5 +168,5 @@ def _retry_after_s(data: object, now_ms: int) -> float:
     """Return the seconds to ``error.data.retryAfter``, ms since 1970; 0 when there is none."""
     until = data.get("retryAfter") if isinstance(data, dict) else None
     if isinstance(until, int) and not isinstance(until, bool):
-        return min(3 * 86400.0, max(0.0, (until - now_ms) / 1000))
+        return min(MOST_BAN_S, max(0.0, (until - now_ms) / 1000))
     return 0.0

@@ -82,9 +82,7 @@ class Bybit(Client[BybitRest, TradeSocket]):
     async def rules(self) -> Rules:
         """Return steps, limits, tiers and fees; orders are written by these from now on."""
         rules = await self.rest.rules()
-        self._steps = Steps.of(rules.market)
-        if self._entry is not None:
-            self._entry.use(self._texts(self._steps))
+        self._write_by(rules)
         return rules
 
     async def account(self) -> Account:

@@ -95,9 +95,7 @@ class BybitDialect:
 
     def clock_ms(self, data: Any) -> float:
         """Read the time in ns, as ms."""
-        if not isinstance(data, dict) or not isinstance(data.get("result"), dict):
-            raise BadReplyError("result: must be an object")
-        return whole(data["result"], "timeNano") / 1e6
+        return whole(_result(data), "timeNano") / 1e6
 
     def build(self, request: Request, ts_ms: int) -> Prepared:
         """Sign timestamp + key + window + (query | body), in the very bytes that are sent."""
@@ -175,7 +173,7 @@ class BybitRest:
 
     async def instrument(self) -> dict[str, Any]:
         """Return the symbol's row of instruments-info."""
-        return _only(self._ours(_result(await self._market("instruments-info"))))
+        return self._our_row(await self._market("instruments-info"))
 
     async def rules(self) -> Rules:
         """Return steps and limits, risk tiers and this account's fees."""
@@ -187,11 +185,11 @@ class BybitRest:
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""
         data = await self._market("tickers")
-        return wire.mark_of(_only(self._ours(_result(data))), whole(data, "time"))
+        return wire.mark_of(self._our_row(data), whole(data, "time"))
 
     async def index_price(self) -> float:
         """Return the index price, by which the venue values coins."""
-        return above_0(_only(self._ours(_result(await self._market("tickers")))), "indexPrice")
+        return above_0(self._our_row(await self._market("tickers")), "indexPrice")
 
     async def recent_trades(self, limit: int) -> list[PublicTrade]:
         """Return up to 1000 of the newest public trades, oldest first."""
@@ -205,6 +203,9 @@ class BybitRest:
         return await self._read(
             f"/v5/market/{what}", (*self._of_symbol(), *params), {"ip": 1}, signed=False
         )
+
+    def _our_row(self, data: Any) -> dict[str, Any]:
+        return _only(self._ours(_result(data)))
 
     def _ours(self, result: Any) -> list[dict[str, Any]]:
         return [row for row in rows_in(result) if row.get("symbol") == self.symbol]
@@ -290,10 +291,10 @@ class BybitRest:
 
     async def place(self, order: NewOrder, steps: Steps) -> Outcome:
         """Send one order."""
+        fields = wire.order_fields(order, steps)
         reply = await self._post(
-            "/v5/order/create", wire.order_fields(order, steps), window="create",
-            urgent=order.reduce_only,
-        )  # fmt: skip
+            "/v5/order/create", fields, window="create", urgent=order.reduce_only
+        )
         return placed(reply, order)
 
     async def place_batch(self, orders: Sequence[NewOrder], steps: Steps) -> list[Outcome]:

@@ -145,17 +145,17 @@ class PublicStream:
         self._sink = sink
         self._frames = BybitFrames(symbol)
         self._ticker = wire.Ticker()
-        self._names = {
-            f"publicTrade.{symbol}": self._trades,
-            f"orderbook.1.{symbol}": self._quote,
-            f"tickers.{symbol}": self._tick,
-        }
         self._trades_topic = f"publicTrade.{symbol}"
         self._quote_topic, self._ticker_topic = f"orderbook.1.{symbol}", f"tickers.{symbol}"
+        self._read = {
+            self._trades_topic: self._trades,
+            self._quote_topic: self._quote,
+            self._ticker_topic: self._tick,
+        }
         self._ages = TopicAges(clock)
         self._ages.expect(self._quote_topic, _QUOTE_AGE_S)
         self._ages.expect(self._ticker_topic, _TICKER_AGE_S)
-        self._subscriber = _Subscriber(list(self._names))
+        self._subscriber = _Subscriber(list(self._read))
         self._was_live = False
         self._watch = TradeWatch(recent=recent, venue_ms=venue_ms, clock=clock)
         self.unusual = 0  # messages read the slow way
@@ -202,7 +202,7 @@ class PublicStream:
             if self._subscriber.control(self.stream, message):
                 return False
             topic = str(message.get("topic"))
-            read = self._names.get(topic)
+            read = self._read.get(topic)
             if read is None:
                 return False
             # Tickers are always read here.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from passivx.errors import BadReplyError, ConfigError
 from passivx.exchanges.base import (
@@ -30,6 +30,7 @@ from passivx.exchanges.base import (
     flag,
     number,
     number_or_none,
+    row_of,
     rows_of,
     side_of,
     text,
@@ -323,14 +324,14 @@ def _check_symbol(message: Mapping[str, Any], row: Mapping[str, Any]) -> None:
         raise BadReplyError(f"s: must be the topic's symbol, was {row.get('s')!r:.40}")
 
 
-class Quote:
+class Quote(NamedTuple):
     """Best prices as ``orderbook.1`` tells them, always both sides of them."""
 
-    __slots__ = ("ask", "ask_qty", "bid", "bid_qty", "ts_ms")
-
-    def __init__(self, bid: float, bid_qty: float, ask: float, ask_qty: float, ts_ms: int) -> None:
-        self.bid, self.bid_qty, self.ask, self.ask_qty = bid, bid_qty, ask, ask_qty
-        self.ts_ms = ts_ms
+    bid: float
+    bid_qty: float
+    ask: float
+    ask_qty: float
+    ts_ms: int
 
 
 def quote_of(message: Mapping[str, Any]) -> Quote:
@@ -341,9 +342,7 @@ def quote_of(message: Mapping[str, Any]) -> Quote:
     BadReplyError
         Also for a book without a side, or crossed: no price can be taken from it.
     """
-    data = message.get("data")
-    if not isinstance(data, dict):
-        raise BadReplyError("data: must be an object")
+    data = row_of(message.get("data"), "data")
     _check_symbol(message, data)
     bid, bid_qty = _level(data, "b")
     ask, ask_qty = _level(data, "a")
@@ -355,11 +354,10 @@ def quote_of(message: Mapping[str, Any]) -> Quote:
 
 def _level(data: Mapping[str, Any], key: str) -> tuple[float, float]:
     levels = data.get(key)
-    if not (isinstance(levels, list) and levels and isinstance(levels[0], list)):
+    best = levels[0] if isinstance(levels, list) and levels else None
+    if not (isinstance(best, list) and len(best) == 2):
         raise BadReplyError(f"{key}: must be a list of [price, quantity]")
-    if len(levels[0]) != 2:
-        raise BadReplyError(f"{key}: must be a list of [price, quantity]")
-    level = {"price": levels[0][0], "qty": levels[0][1]}
+    level = {"price": best[0], "qty": best[1]}
     return above_0(level, "price"), above_0(level, "qty")
 
 
@@ -377,9 +375,7 @@ class Ticker:
         BadReplyError
             If a value is not a number; what it held before then counts no more.
         """
-        data = message.get("data")
-        if not isinstance(data, dict):
-            raise BadReplyError("data: must be an object")
+        data = row_of(message.get("data"), "data")
         if message.get("type") == "snapshot":
             self._fields = {}
         elif not self._fields:
@@ -413,7 +409,8 @@ def rules_of(
     if contract not in ("InversePerpetual", "LinearPerpetual"):
         raise BadReplyError(f"contractType: must be a perpetual, was {contract!r:.40}")
     prices, lots, leverage = (
-        _object(instrument, key) for key in ("priceFilter", "lotSizeFilter", "leverageFilter")
+        row_of(instrument.get(key), key)
+        for key in ("priceFilter", "lotSizeFilter", "leverageFilter")
     )
     inverse = contract == "InversePerpetual"
     # The docs give inverse contracts no least notional; a linear one always has it.
@@ -446,13 +443,6 @@ def rules_of(
         band_down=None if ratio is None else 1.0 - ratio,
         funding_interval_ms=whole(instrument, "fundingInterval") * 60_000,
     )
-
-
-def _object(row: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = row.get(key)
-    if not isinstance(value, dict):
-        raise BadReplyError(f"{key}: must be an object")
-    return value
 
 
 def tiers_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Tier, ...]:
