@@ -173,6 +173,10 @@ class Market:
         """
         return next((t.floor for t in self.tiers if t.max_leverage < leverage), math.inf)
 
+    def in_settle(self, quote: float, price: float) -> float:
+        """Return what an amount of quote currency is worth in settle currency at ``price``."""
+        return quote / price if self.inverse else quote
+
     def to_json(self) -> str:
         """Return the market file: `load_market` reads it back equal."""
         rules = asdict(self)

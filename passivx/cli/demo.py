@@ -60,7 +60,7 @@ def command(seed: int, n_ticks: int, out: Path, as_json: bool) -> None:
         market = load_market(examples_folder() / market_name)
         with working(f"Making {n_ticks:,} synthetic {profile.symbol} trades (seed {seed})"):
             ticks = synthetic_trades(seed, n_ticks, profile=profile)
-        balance = DEFAULT_BALANCE_QUOTE / (profile.start_price if market.inverse else 1.0)
+        balance = market.in_settle(DEFAULT_BALANCE_QUOTE, profile.start_price)
         with working(f"Replaying them against {config.config_name}"):
             result = backtest(ticks, config, market, starting_balance=balance)
         result.save(out / name, ticks=ticks, config=config, market=market)

@@ -142,6 +142,6 @@ def balance_or_default(balance: float | None, market: Market, price: float) -> f
     """Return the balance asked for, else the documented what-if default, and say so."""
     if balance is not None:
         return balance
-    chosen = DEFAULT_BALANCE_QUOTE / price if market.inverse else DEFAULT_BALANCE_QUOTE
+    chosen = market.in_settle(DEFAULT_BALANCE_QUOTE, price)
     note(f"balance {chosen:.10g} {settle_currency(market)} (the default; choose with --balance)")
     return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from typing import cast
 
 import rich_click as click
 
@@ -31,7 +32,7 @@ class _SpeedType(click.ParamType[Speed]):
     name = "X|max|step"
 
     def convert(self, value: object, param: object, ctx: object) -> Speed:
-        return value if value in WORDS else positive(str(value))  # type: ignore[return-value]
+        return cast(Speed, value) if value in WORDS else positive(str(value))
 
 
 @click.command()

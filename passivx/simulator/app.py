@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -117,13 +117,14 @@ class Simulator:
         listing = find_listing(exchange, self.symbol, market)
         market = listing.market
         if wallet is None:
-            wallet = _WALLET_QUOTE / feed.start_price if market.inverse else _WALLET_QUOTE
+            wallet = market.in_settle(_WALLET_QUOTE, feed.start_price)
         base: Clock = VirtualClock(feed.start_ts_ms) if speed == "step" else WallClock()
         self.clock = SkewedClock(base)
         self.ledger = Ledger(self.clock, ledger_path)
+        policy, make_front = _face_of(exchange)
         self.venue = SimVenue(
             listing,
-            _policy(exchange),
+            policy,
             clock=self.clock,
             ledger=self.ledger,
             price=feed.start_price,
@@ -132,7 +133,14 @@ class Simulator:
             cross_mode=cross_mode,
             seed=seed,
         )
-        front = _front(exchange, self.venue, self.ledger, self.clock, self.key, self.secret, limits)
+        front = make_front(
+            self.venue,
+            self.ledger,
+            clock=self.clock,
+            key=self.key,
+            secret=self.secret,
+            limits=limits,
+        )
         self.faults = Faults(self.venue, self.clock, self.ledger)
         self.venue.observe(self.faults)
         self.replay = Replay(feed, self.venue, base, ledger=self.ledger, speed=speed)
@@ -310,33 +318,15 @@ class Simulator:
         return _json({})
 
 
-def _policy(exchange: str) -> Policy:
+def _face_of(exchange: str) -> tuple[Policy, Callable[..., Front]]:
     # Only the venue that is asked for is loaded.
     if exchange == "binance":
-        from passivx.simulator.binance import POLICY
-    else:
-        from passivx.simulator.bybit import POLICY
-    return POLICY
+        from passivx.simulator import binance
 
+        return binance.POLICY, binance.BinanceFront
+    from passivx.simulator import bybit
 
-def _front(
-    exchange: str,
-    venue: SimVenue,
-    ledger: Ledger,
-    clock: Clock,
-    key: str,
-    secret: str,
-    limits: bool,
-) -> Front:
-    if exchange == "binance":
-        from passivx.simulator.binance import BinanceFront
-
-        return BinanceFront(venue, ledger, clock=clock, key=key, secret=secret, limits=limits)
-    from passivx.simulator.bybit import BybitFront
-
-    return BybitFront(
-        venue, ledger, clock=clock, key=key, secret=secret, orders_per_s=10 if limits else None
-    )
+    return bybit.POLICY, bybit.BybitFront
 
 
 @web.middleware

@@ -33,6 +33,7 @@ from passivx.simulator.binance_words import (
     REFUSALS,
     SIDES,
     TIFS,
+    WEEK_MS,
     AnswerError,
     Json,
     Limits,
@@ -76,7 +77,6 @@ Weight = int | Callable[[Params], int]
 
 _JSON: Final = {"Content-Type": "application/json;charset=UTF-8"}
 _KEY_LIFE_MS: Final = 3_600_000
-_WEEK_MS: Final = 7 * 86_400_000
 _CONDITIONAL: Final = frozenset(
     {"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"}
 )
@@ -94,10 +94,15 @@ _PLAIN, _KEYED, _SIGNED = "plain", "keyed", "signed"
 
 @dataclass(frozen=True, slots=True)
 class _Route:
+    """How a request is served, over REST or a socket."""
+
     handler: Handler
     security: str
     weight: Weight = 1
     orders: tuple[int, int] = (0, 0)  # in the 10 s and the 1 min counter
+
+    def weighs(self, params: Params) -> int:
+        return self.weight if isinstance(self.weight, int) else self.weight(params)
 
 
 @dataclass(slots=True)
@@ -172,23 +177,23 @@ class BinanceFront:
         self._dead_man: Timer | None = None
         self._channel = "rest"
         self._routes = self._make_routes()
-        self._methods: dict[str, tuple[Handler, str, int, tuple[int, int]]] = {
-            "order.place": (self._place, _SIGNED, 0, (1, 1)),
-            "order.modify": (self._amend, _SIGNED, 0, (1, 1)),
-            "order.cancel": (self._cancel, _SIGNED, 1, (0, 0)),
-            "order.status": (self._get_order, _SIGNED, 1, (0, 0)),
-            "account.position": (self._account.get_positions_v2, _SIGNED, 5, (0, 0)),
-            "v2/account.position": (self._account.get_positions_v3, _SIGNED, 5, (0, 0)),
-            "account.balance": (self._account.get_balance, _SIGNED, 5, (0, 0)),
-            "v2/account.balance": (self._account.get_balance, _SIGNED, 5, (0, 0)),
-            "account.status": (self._account.get_account, _SIGNED, 5, (0, 0)),
-            "v2/account.status": (self._account.get_account, _SIGNED, 5, (0, 0)),
-            "userDataStream.start": (self._start_key, _KEYED, 1, (0, 0)),
-            "userDataStream.ping": (self._keep_key, _KEYED, 1, (0, 0)),
-            "userDataStream.stop": (self._stop_key, _KEYED, 1, (0, 0)),
-            "ticker.book": (self._market.get_book_ticker, _PLAIN, 2, (0, 0)),
-            "ticker.price": (self._market.get_price, _PLAIN, 1, (0, 0)),
-            "depth": (self._market.get_depth, _PLAIN, 5, (0, 0)),
+        self._methods: dict[str, _Route] = {
+            "order.place": _Route(self._place, _SIGNED, 0, (1, 1)),
+            "order.modify": _Route(self._amend, _SIGNED, 0, (1, 1)),
+            "order.cancel": _Route(self._cancel, _SIGNED),
+            "order.status": _Route(self._get_order, _SIGNED),
+            "account.position": _Route(self._account.get_positions_v2, _SIGNED, 5),
+            "v2/account.position": _Route(self._account.get_positions_v3, _SIGNED, 5),
+            "account.balance": _Route(self._account.get_balance, _SIGNED, 5),
+            "v2/account.balance": _Route(self._account.get_balance, _SIGNED, 5),
+            "account.status": _Route(self._account.get_account, _SIGNED, 5),
+            "v2/account.status": _Route(self._account.get_account, _SIGNED, 5),
+            "userDataStream.start": _Route(self._start_key, _KEYED),
+            "userDataStream.ping": _Route(self._keep_key, _KEYED),
+            "userDataStream.stop": _Route(self._stop_key, _KEYED),
+            "ticker.book": _Route(self._market.get_book_ticker, _PLAIN, 2),
+            "ticker.price": _Route(self._market.get_price, _PLAIN),
+            "depth": _Route(self._market.get_depth, _PLAIN, 5),
         }
         venue.observe(self)
 
@@ -289,8 +294,7 @@ class BinanceFront:
                     raise refused
                 return self._no_route(request)
             params = _params_of(request)
-            weight = route.weight if isinstance(route.weight, int) else route.weight(params)
-            if refused := self._limits.take_weight(now, weight):
+            if refused := self._limits.take_weight(now, route.weighs(params)):
                 raise refused
             if len(params) < request.query.count("=") + request.body.count(b"="):
                 _check_doubles(request)
@@ -616,7 +620,7 @@ class BinanceFront:
             first = integer(params, "orderId")
             orders = [order for order in orders if order.order_id >= first][:limit]
         else:
-            start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS, inclusive=False)
+            start, end = ts_range(params, self._clock.time_ms(), WEEK_MS, inclusive=False)
             orders = [order for order in orders if start <= order.created_ms <= end]
             orders = orders[:limit] if "startTime" in params else orders[-limit:]
         return [order_query(order, self._units) for order in orders]
@@ -928,23 +932,22 @@ class BinanceFront:
         id, method, raw = request.get("id"), request.get("method"), request.get("params", {})
         params = {str(k): _word(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
         status, code, result, error = 200, None, None, None
-        orders = (0, 0)
+        route: _Route | None = None
         self._channel = "ws"
         try:
             if method in ("session.logon", "session.status", "session.logout"):
                 result = self._session_of(session, str(method), raw, params, now)
             else:
-                found = self._methods.get(str(method))
-                if found is None:
+                route = self._methods.get(str(method))
+                if route is None:
                     raise AnswerError(-1000, f"Unknown method: {method}")
-                handler, security, weight, orders = found
-                if refused := self._limits.take_weight(now, weight):
+                if refused := self._limits.take_weight(now, route.weighs(params)):
                     raise refused
-                if security != _PLAIN:
-                    self._check_frame(session, raw, params, security, now)
-                if orders[0] and (refused := self._limits.take_orders(now, *orders)):
+                if route.security != _PLAIN:
+                    self._check_frame(session, raw, params, route.security, now)
+                if route.orders[0] and (refused := self._limits.take_orders(now, *route.orders)):
                     raise refused
-                result = handler(params)
+                result = route.handler(params)
         except AnswerError as e:
             status, code = e.status, e.code
             error = {"code": e.code, "msg": e.msg}
@@ -954,7 +957,7 @@ class BinanceFront:
         answer |= {"result": result} if error is None else {"error": error}
         quiet = params.get("returnRateLimits") == "false"
         if not quiet and "returnRateLimits=false" not in session.query:
-            answer["rateLimits"] = self._limits.rows(orders[0] > 0)
+            answer["rateLimits"] = self._limits.rows(route is not None and route.orders[0] > 0)
         session.send(orjson.dumps(answer))
         self._ledger.request(
             _shown(method), session.path, params, channel="ws", status=status, code=code
@@ -1039,9 +1042,7 @@ class BinanceFront:
 
     def on_terms(self, what: str) -> None:
         if what == "rules":
-            fresh = Units(self._venue.listing)
-            self._units.price_decimals = fresh.price_decimals
-            self._units.qty_decimals = fresh.qty_decimals
+            self._units.update(self._venue.listing)
         self._account.on_terms(what)
         self._market.on_terms(what)
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from passivx._core.calc import cost
 from passivx.clock import Clock
 from passivx.simulator.binance_words import (
     SIDES,
+    TIF_WORDS,
+    WEEK_MS,
     AnswerError,
     Json,
     Params,
@@ -17,20 +18,21 @@ from passivx.simulator.binance_words import (
     integer,
     ts_range,
 )
-from passivx.simulator.venue import Execution, Kind, OrderType, SimOrder, SimVenue, TimeInForce
+from passivx.simulator.venue import (
+    Execution,
+    Kind,
+    OrderType,
+    SimOrder,
+    SimVenue,
+    Status,
+    TimeInForce,
+)
 
 __all__ = ["AccountFace"]
 
-_WEEK_MS: Final = 7 * 86_400_000
 _MOST_ROWS: Final = 1000
 # Maintenance margin by equity from which the venue warns; the docs give no figure.
 _CALL_RATIO: Final = 0.8
-_TIFS: Final = {
-    TimeInForce.GTC: "GTC",
-    TimeInForce.IOC: "IOC",
-    TimeInForce.FOK: "FOK",
-    TimeInForce.POST_ONLY: "GTX",
-}
 # Why an order expired: er of ORDER_TRADE_UPDATE.
 _EXPIRY: Final = {"ioc": "2", "reduce_only": "4", "liquidation": "5"}
 _ENDS: Final = {
@@ -220,7 +222,7 @@ class AccountFace:
             first = integer(params, "fromId")
             fills = [fill for fill in fills if fill.trade_id >= first][:limit]
         else:
-            start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS)
+            start, end = ts_range(params, self._clock.time_ms(), WEEK_MS)
             fills = [fill for fill in fills if start <= fill.ts_ms <= end]
             fills = fills[:limit] if "startTime" in params else fills[-limit:]
         return [self._fill_row(fill) for fill in fills]
@@ -230,7 +232,7 @@ class AccountFace:
         limit = max(1, min(integer(params, "limit", 100), _MOST_ROWS))
         now = self._clock.time_ms()
         end = integer(params, "endTime", now)
-        start = integer(params, "startTime", max(0, end - _WEEK_MS))
+        start = integer(params, "startTime", max(0, end - WEEK_MS))
         kind = params.get("incomeType", "")
         rows = [
             row
@@ -243,11 +245,11 @@ class AccountFace:
         """GET /fapi/v1/forceOrders: liquidations and deleveragings of the account, oldest first."""
         limit = max(1, min(integer(params, "limit", 50), 100))
         wanted = params.get("autoCloseType", "")
-        kinds = {"": (Kind.LIQUIDATION, Kind.ADL), "LIQUIDATION": (Kind.LIQUIDATION,),
-                 "ADL": (Kind.ADL,)}  # fmt: skip
+        forced = (Kind.LIQUIDATION, Kind.ADL)
+        kinds = {"": forced, **{kind.name: (kind,) for kind in forced}}
         if wanted not in kinds:
             raise AnswerError(-1130, "Data sent for parameter 'autoCloseType' is not valid.")
-        start, end = ts_range(params, self._clock.time_ms(), _WEEK_MS)
+        start, end = ts_range(params, self._clock.time_ms(), WEEK_MS)
         units = self._units
         rows = [
             {
@@ -317,9 +319,7 @@ class AccountFace:
         venue, units, money = self._venue, self._units, self._units.money
         notional = venue.size * venue.mark_price
         isolated = 0.0 if venue.cross_mode else venue.position_margin
-        sides = {1: 0.0, -1: 0.0}
-        for order in venue.open_orders():
-            sides[order.side] += order.left * order.price
+        bids, asks = self._open_notional()
         return {
             "symbol": units.symbol,
             "positionSide": "BOTH",
@@ -338,10 +338,17 @@ class AccountFace:
             "positionInitialMargin": money(venue.position_margin),
             "openOrderInitialMargin": money(venue.order_margin),
             "adl": 2 if venue.size else 0,
-            "bidNotional": money(sides[1]),
-            "askNotional": money(sides[-1]),
+            "bidNotional": bids,
+            "askNotional": asks,
             "updateTime": self._updated_ms,
         }
+
+    def _open_notional(self) -> tuple[str, str]:
+        """Return what the open buys and the open sells are worth."""
+        sides = {1: 0.0, -1: 0.0}
+        for order in self._venue.open_orders():
+            sides[order.side] += order.left * order.price
+        return self._units.money(sides[1]), self._units.money(sides[-1])
 
     # --- what happens ---
 
@@ -359,8 +366,8 @@ class AccountFace:
         self._add_income("REALIZED_PNL", fill.pnl, fill.ts_ms, str(fill.trade_id))
         self._add_income("COMMISSION", fill.fee, fill.ts_ms, str(fill.trade_id))
         if order is None:
-            self._tell(self._forced_event(fill, "NEW"))
-            self._tell(self._forced_event(fill, "FILLED"))
+            self._tell(self._forced_event(fill, Status.NEW))
+            self._tell(self._forced_event(fill, Status.FILLED))
 
     def on_funding(self, amount: float, ts_ms: int) -> None:
         """Book a funding that was paid or received."""
@@ -472,17 +479,15 @@ class AccountFace:
         }
 
     def _order_event(self, order: SimOrder, execution: str, fill: Execution | None) -> Json:
-        units, venue = self._units, self._venue
+        units = self._units
         limit = order.type is OrderType.LIMIT
-        sides = {1: 0.0, -1: 0.0}
-        for other in venue.open_orders():
-            sides[other.side] += cost(other.left, other.price, inverse=False) if other.price else 0
+        bids, asks = self._open_notional()
         row: Json = {
             "s": units.symbol,
             "c": order.client_id,
             "S": SIDES[order.side],
             "o": order.type.value,
-            "f": _TIFS[order.tif] if limit else "GTC",
+            "f": TIF_WORDS[order.tif] if limit else "GTC",
             "q": units.qty(order.qty),
             "p": units.price(order.price) if limit else "0",
             "ap": units.average(order) if order.filled else "0",
@@ -495,8 +500,8 @@ class AccountFace:
             "L": units.price(fill.price) if fill else "0",
             "T": order.updated_ms,
             "t": fill.trade_id if fill else 0,
-            "b": units.money(sides[1]),
-            "a": units.money(sides[-1]),
+            "b": bids,
+            "a": asks,
             "m": bool(fill and fill.maker),
             "R": order.reduce_only,
             "wt": "CONTRACT_PRICE",
@@ -523,47 +528,25 @@ class AccountFace:
             "o": row,
         }
 
-    def _forced_event(self, fill: Execution, status: str) -> Json:
-        units, filled = self._units, status == "FILLED"
-        row: Json = {
-            "s": units.symbol,
-            "c": _forced_id(fill),
-            "S": SIDES[fill.side],
-            "o": "LIMIT",
-            "f": "IOC",
-            "q": units.qty(fill.qty),
-            "p": units.price(fill.price),
-            "ap": units.price(fill.price) if filled else "0",
-            "sp": "0",
-            "x": "CALCULATED" if filled else "NEW",
-            "X": status,
-            "i": fill.order_id,
-            "l": units.qty(fill.qty) if filled else "0",
-            "z": units.qty(fill.qty) if filled else "0",
-            "L": units.price(fill.price) if filled else "0",
-            "T": fill.ts_ms,
-            "t": fill.trade_id if filled else 0,
-            "b": "0",
-            "a": "0",
-            "m": False,
-            "R": True,
-            "wt": "CONTRACT_PRICE",
-            "ot": "LIMIT",
-            "ps": "BOTH",
-            "cp": False,
-            "pP": False,
-            "si": 0,
-            "ss": 0,
-            "rp": units.money(fill.pnl) if filled else "0",
-            "V": "NONE",
-            "pm": "NONE",
-            "gtd": 0,
-            "er": "0",
-        }
-        if filled:
-            row |= {"N": units.quote, "n": units.money(-fill.fee)}
-        now = self._clock.time_ms()
-        return {"e": "ORDER_TRADE_UPDATE", "E": now, "T": fill.ts_ms, "o": row}
+    def _forced_event(self, fill: Execution, status: Status) -> Json:
+        """Return an order of the venue's own: first new, then calculated."""
+        done = status is Status.FILLED
+        order = SimOrder(
+            order_id=fill.order_id,
+            client_id=_forced_id(fill),
+            side=fill.side,
+            type=OrderType.LIMIT,
+            tif=TimeInForce.IOC,
+            price=fill.price,
+            qty=fill.qty,
+            reduce_only=True,
+            created_ms=fill.ts_ms,
+            updated_ms=fill.ts_ms,
+            status=status,
+            filled=fill.qty if done else 0.0,
+            cost=fill.price * fill.qty if done else 0.0,
+        )
+        return self._order_event(order, "CALCULATED" if done else "NEW", fill if done else None)
 
 
 def _forced_id(fill: Execution) -> str:

@@ -59,7 +59,7 @@ class Hub(Protocol):
         """Whether anybody does."""
         ...
 
-    def publish(self, stream: str, event: Json) -> None:
+    def publish(self, stream: str, event: Json | list[Json]) -> None:
         """Send it."""
         ...
 
@@ -477,13 +477,11 @@ class MarketFace:
                 self._hub.publish(stream, event)
         for stream, every in (("!markPrice@arr@1s", 1), ("!markPrice@arr", 3)):
             if self._seconds % every == 0 and self._hub.listened(stream):
-                self._hub.publish(stream, [event])  # type: ignore[arg-type]
+                self._hub.publish(stream, [event])
 
     def _next_funding_ms(self) -> int:
         # Of the protocol's clock: a fast replay has its fundings at other times.
-        interval = self._venue.listing.funding_interval_ms
-        now = self._clock.time_ms()
-        return now - now % interval + interval
+        return self._venue.listing.funding_after_ms(self._clock.time_ms())
 
     def _tell_book(self, stream: str) -> None:
         self._timers.pop(stream, None)

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from passivx.models import step_parts
-from passivx.simulator.venue import Listing, OrderType, Reason, SimOrder, Status, TimeInForce
+from passivx.simulator.venue import Listing, OrderType, Reason, SimOrder, TimeInForce
 
 __all__ = [
     "REFUSALS",
     "SIDES",
-    "STATUSES",
     "TIFS",
+    "TIF_WORDS",
+    "WEEK_MS",
     "AnswerError",
     "Json",
     "Limits",
@@ -42,8 +42,8 @@ TIFS: Final = {
     "FOK": TimeInForce.FOK,
     "GTX": TimeInForce.POST_ONLY,
 }
-_TIF_WORDS: Final = {tif: word for word, tif in TIFS.items()}
-STATUSES: Final = {status: status.value for status in Status}
+TIF_WORDS: Final = {tif: word for word, tif in TIFS.items()}
+WEEK_MS: Final = 7 * 86_400_000
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?|\.[0-9]{1,20}")
 _CLIENT_ID: Final = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 
@@ -165,8 +165,12 @@ class Units:
         self.symbol = listing.symbol
         self.base = listing.base
         self.quote = listing.quote
-        self.price_decimals = _decimals(listing.market.price_step)
-        self.qty_decimals = _decimals(listing.market.qty_step)
+        self.update(listing)
+
+    def update(self, listing: Listing) -> None:
+        """Take up new rules of the same symbol."""
+        self.price_decimals = listing.price_decimals
+        self.qty_decimals = listing.qty_decimals
 
     def price(self, value: float) -> str:
         """Return a price with the step's decimals."""
@@ -208,11 +212,6 @@ class Units:
         return number
 
 
-def _decimals(step: float) -> int:
-    _, scale = step_parts(step)
-    return round(math.log10(scale))
-
-
 # --- orders ---------------------------------------------------------------------------------------
 
 
@@ -228,7 +227,7 @@ def order_answer(order: SimOrder, units: Units) -> Json:
         "origQty": units.qty(order.qty),
         "executedQty": units.qty(order.filled),
         "cumQty": units.qty(order.filled),
-        "timeInForce": _TIF_WORDS[order.tif] if limit else "GTC",
+        "timeInForce": TIF_WORDS[order.tif] if limit else "GTC",
         "type": order.type.value,
         "reduceOnly": order.reduce_only,
         "closePosition": False,

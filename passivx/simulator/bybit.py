@@ -46,7 +46,8 @@ from passivx.simulator.bybit_words import (
     refused_by,
 )
 from passivx.simulator.ledger import Ledger
-from passivx.simulator.server import HttpReply, HttpRequest, Session
+from passivx.simulator.messages import HttpReply, HttpRequest
+from passivx.simulator.server import Session
 from passivx.simulator.venue import (
     Execution,
     OrderType,
@@ -84,11 +85,14 @@ _NOT_SIMULATED: Final = (
 _LINK_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + "-_")
 _LONGEST_LINK: Final = 36
 _MOST_IN_BATCH: Final = 20
+_ORDERS_PER_S: Final = 10  # of each kind of message, for accounts without status
 _IDLE_MS: Final = 600_000
 _NOTHING: Final[Json] = {}
-_BATCH_OPERATIONS: Final = frozenset(
-    {"order.create-batch", "order.amend-batch", "order.cancel-batch"}
-)
+# What the trade socket does, and whose limit that has.
+_OPERATIONS: Final = {
+    f"order.{what}": f"/v5/order/{what}"
+    for what in ("create", "amend", "cancel", "create-batch", "amend-batch", "cancel-batch")
+}
 
 
 @dataclass(slots=True)
@@ -135,6 +139,16 @@ def _changed(change: Callable[[], None], already_so: AnswerError) -> Json:
     return {}
 
 
+def _too_often() -> AnswerError:
+    return AnswerError(10006, "Too many visits. Exceeded the API Rate Limit.")
+
+
+def _check_simulated(params: Params) -> None:
+    for name in _NOT_SIMULATED:
+        if params.get(name) not in (None, "", "0"):
+            raise bad(f"{name} is not simulated")
+
+
 def _margin_mode_failed(code: str, text: str) -> AnswerError:
     return AnswerError(
         3400045,
@@ -155,8 +169,7 @@ def _active_time_ms(query: str) -> int:
 class BybitFront:
     """The venue's face; see `simulator.server.Front` for what calls it.
 
-    ``orders_per_s`` is the limit of an order endpoint for one key, 10 as for accounts without
-    status; None switches all limits off, those of the address too.
+    ``limits`` False keeps no rate limits, those of the address neither.
     """
 
     def __init__(
@@ -167,15 +180,14 @@ class BybitFront:
         clock: Clock,
         key: str,
         secret: str,
-        orders_per_s: int | None = 10,
+        limits: bool = True,
     ) -> None:
         self._venue = venue
         self._ledger = ledger
         self._clock = clock
         self._key = key
         self._secret = secret.encode()
-        self._limited = orders_per_s is not None
-        self._orders_per_s = orders_per_s or 10
+        self._limited = limits
         now = clock.time_ms()
         self._units = Units(venue.listing)
         self._hub = Hub(now)
@@ -190,14 +202,6 @@ class BybitFront:
         self._banned_until_ms = 0
         self._limits: dict[str, Window] = {}
         self._routes = self._make_routes()
-        self._operations: dict[str, tuple[Handler, str]] = {
-            "order.create": (self._create, "/v5/order/create"),
-            "order.amend": (self._amend, "/v5/order/amend"),
-            "order.cancel": (self._cancel, "/v5/order/cancel"),
-            "order.create-batch": (self._create_batch, "/v5/order/create-batch"),
-            "order.amend-batch": (self._amend_batch, "/v5/order/amend-batch"),
-            "order.cancel-batch": (self._cancel_batch, "/v5/order/cancel-batch"),
-        }
         ledger.order_text = self._account.order_text
         venue.observe(self)
 
@@ -208,7 +212,7 @@ class BybitFront:
         return window
 
     def _make_routes(self) -> dict[str, _Route]:
-        per_s = self._orders_per_s
+        per_s = _ORDERS_PER_S
         routes: dict[str, _Route] = {}
 
         def public(path: str, handler: Handler) -> None:
@@ -286,13 +290,7 @@ class BybitFront:
             if route.signed:
                 self._authenticate(request, now)
             params = self._read(request)
-            if self._limited and route.limit is not None and not route.limit.take(now):
-                raise AnswerError(10006, "Too many visits. Exceeded the API Rate Limit.")
-            answer = route.handler(params)
-            if isinstance(answer, _Batch):
-                result, ext = answer.result, answer.ext
-            else:
-                result = answer
+            result, ext = self._do(route, params, now)
         except AnswerError as refused:
             code, text, result = refused.code, refused.text, refused.result
         self._note(request, params, 200, code)
@@ -308,6 +306,13 @@ class BybitFront:
             {"retCode": code, "retMsg": text, "result": result, "retExtInfo": ext, "time": now}
         )
         return HttpReply(200, headers, body)
+
+    def _do(self, route: _Route, params: Params, now_ms: int) -> tuple[Json, Json]:
+        """Do what is asked for, within its limit; return the result and what is said beside it."""
+        if self._limited and route.limit is not None and not route.limit.take(now_ms):
+            raise _too_often()
+        done = route.handler(params)
+        return (done.result, done.ext) if isinstance(done, _Batch) else (done, _NOTHING)
 
     def _over_limit(self, now_ms: int) -> bool:
         """Tell whether the address is locked out; it stays so for ten minutes."""
@@ -529,9 +534,7 @@ class BybitFront:
         kind = TYPES.get(str(params.get("orderType")))
         if kind is None:
             raise bad("OrderType invalid")
-        for name in _NOT_SIMULATED:
-            if params.get(name) not in (None, "", "0"):
-                raise bad(f"{name} is not simulated")
+        _check_simulated(params)
         link = params.get("orderLinkId") or ""
         if not isinstance(link, str) or len(link) > _LONGEST_LINK or set(link) - _LINK_CHARACTERS:
             raise bad("OrderLinkId invalid")
@@ -583,9 +586,7 @@ class BybitFront:
 
     def _change(self, params: Params) -> SimOrder:
         self._for_trading(params)
-        for name in _NOT_SIMULATED:
-            if params.get(name) not in (None, "", "0"):
-                raise bad(f"{name} is not simulated")
+        _check_simulated(params)
         price = qty = None
         if params.get("price") not in (None, ""):
             price = number(params["price"], "Price invalid")
@@ -650,9 +651,9 @@ class BybitFront:
                 if not isinstance(element, dict):
                     raise bad("Request parameter error.")
                 if i >= budget:
-                    refused = AnswerError(10006, "Too many visits. Exceeded the API Rate Limit.")
+                    refused = _too_often()
                     if created:
-                        self._ledger.order(self._asked(fields), False, 10006, self._channel)
+                        self._ledger.order(self._asked(fields), False, refused.code, self._channel)
                     raise refused
                 order = act({"category": category, **fields})
                 order_id, link = self._account.order_text(order.order_id), order.client_id
@@ -995,13 +996,14 @@ class BybitFront:
     ) -> Json:
         """Do what an order request asks for and return the answer."""
         op, request_id = request.get("op"), request.get("reqId")
-        handler, path = self._operations.get(str(op), (None, ""))
+        path = _OPERATIONS.get(str(op), "")
+        route = self._routes.get(path)
         code, text, data, ext = 0, "OK", _NOTHING, _NOTHING
         self._channel = "ws"
         try:
             if not connection.signed_in:
                 raise AnswerError(10007, "User authentication failed.")
-            if handler is None:
+            if route is None:
                 raise AnswerError(10404, "op type is not found")
             self._check_request_id(connection, request_id)
             header = request.get("header")
@@ -1019,17 +1021,7 @@ class BybitFront:
             params: Params = args[0]
             if params.get("category") not in CATEGORIES:
                 raise AnswerError(10404, "category is not correct/supported")
-            if (
-                self._limited
-                and op not in _BATCH_OPERATIONS
-                and not self._limits[path].take(now_ms)
-            ):
-                raise AnswerError(10006, "Too many visits. Exceeded the API Rate Limit.")
-            done = handler(params)
-            if isinstance(done, _Batch):
-                data, ext = done.result, done.ext
-            else:
-                data = done
+            data, ext = self._do(route, params, now_ms)
         except AnswerError as refused:
             code, text = refused.code, refused.text
         self._note_socket(session, request, code)

@@ -116,9 +116,8 @@ _FILL_STREAM: Final[Json] = {
 
 @dataclass(frozen=True, slots=True)
 class _Fill:
-    """A row of the execution list: a fill, or a funding payment (then ``execution`` is None)."""
+    """A row of the execution list: a fill, or a funding payment."""
 
-    execution: Execution | None
     exec_id: str
     order_id: str
     link: str
@@ -511,7 +510,7 @@ class AccountFace:
         return {
             **constant,
             "symbol": self._units.symbol,
-            "orderId": uuid_text(self._salt, order.order_id),
+            "orderId": self.order_text(order.order_id),
             "orderLinkId": order.client_id,
             "side": SIDE_WORDS[order.side],
             "orderType": "Market" if market else "Limit",
@@ -630,17 +629,21 @@ class AccountFace:
         fleeting = what == "new" and (
             order.type is OrderType.MARKET or order.tif is TimeInForce.IOC
         )
-        if not fleeting and self._private_topics_of("order"):
-            row = self._order_row(order, _ORDER)
-            row["avgPrice"] = self._average_text(order, "")
-            row["category"] = self._units.category
-            row["closedPnl"] = amount(self._closed_pnl_of(order.order_id))
-            row["feeCurrency"] = self._units.settle
-            row["createType"] = "CreateByUser"
-            self._tell_private("order", row, order.updated_ms)
+        if not fleeting:
+            self._tell_order(order, Kind.TRADE, self._average_text(order, ""))
         if what != "trade":
             self._tell_position("Normal")
             self._tell_wallet()
+
+    def _tell_order(self, order: SimOrder, kind: Kind, average: str) -> None:
+        if self._private_topics_of("order"):
+            row = self._order_row(order, _ORDER)
+            row["avgPrice"] = average
+            row["category"] = self._units.category
+            row["closedPnl"] = amount(self._closed_pnl_of(order.order_id))
+            row["feeCurrency"] = self._units.settle
+            row["createType"] = CREATE_TYPES[kind]
+            self._tell_private("order", row)
 
     def on_execution(self, order: SimOrder | None, execution: Execution) -> None:
         """Book a fill and publish it; one of the venue's own making has an order of its own."""
@@ -652,7 +655,6 @@ class AccountFace:
         order_id = self.order_text(one.order_id)
         value = self._units.value(one.qty, one.price)
         fill = _Fill(
-            execution=one,
             exec_id=one.exec_id,
             order_id=order_id,
             link=one.client_id,
@@ -678,7 +680,7 @@ class AccountFace:
         self._fills.append(fill)
         self._book_fill(fill, before, opened)
         if one.kind is not Kind.TRADE:
-            self._tell_takeover(fill)
+            self._tell_takeover(one)
         self._tell_fill(fill)
 
     def _book_fill(self, fill: _Fill, before: float, opened: float) -> None:
@@ -705,20 +707,16 @@ class AccountFace:
             closing.exit_value += self._units.value(fill.closed, fill.price)
             closing.pnl += fill.pnl - (fill.fee - fee_opening) - share
             closing.fills += 1
-        after = float(self._units.qty(before + fill.side * fill.qty))
+        after = self._venue.size
         if before * after <= 0.0 and after != before:
             self._realised_now = 0.0
             self._opening_fees = 0.0
-        if opened:
-            base = before if before * fill.side > 0.0 else 0.0
-            held = self._units.value(abs(base), self._entry) + self._units.value(opened, fill.price)
-            self._entry = self._units.average(abs(base) + opened, held)
-            self._opening_fees += fee_opening
-        self._size = after
+        self._opening_fees += fee_opening
+        self._size, self._entry = after, self._venue.entry_price
         gain = fill.pnl - fill.fee
         self._realised_now += gain
         self._realised_ever += gain
-        self._cash += gain
+        self._cash = self._venue.wallet
         self._position_ms = fill.ts_ms
         self._position_seq = fill.seq
         self._entries.append(
@@ -744,7 +742,7 @@ class AccountFace:
             row["category"] = self._units.category
             row["execPnl"] = amount(fill.pnl)
             row["createType"] = fill.create_type
-            self._tell_private("execution", row, fill.ts_ms)
+            self._tell_private("execution", row)
         if fill.exec_type == "Trade" and self._private_topics_of("execution.fast"):
             row = {
                 "category": self._units.category,
@@ -760,55 +758,44 @@ class AccountFace:
                 "execTime": str(fill.ts_ms),
                 "seq": fill.seq,
             }
-            self._tell_private("execution.fast", row, fill.ts_ms)
+            self._tell_private("execution.fast", row)
 
-    def _tell_takeover(self, fill: _Fill) -> None:
+    def _tell_takeover(self, execution: Execution) -> None:
         """Publish what the venue did to the position by itself."""
-        liquidated = fill.exec_type == "BustTrade"
+        one = execution
+        price, qty = self._units.price(one.price), self._units.qty(one.qty)
+        liquidated = one.kind is Kind.LIQUIDATION
         self._tell_position("Liq" if liquidated else "Adl")
         if liquidated:
             topic = f"allLiquidation.{self._units.symbol}"
             row: Json = {
-                "T": fill.ts_ms,
+                "T": one.ts_ms,
                 "s": self._units.symbol,
-                "S": SIDE_WORDS[-fill.side],  # of the position
-                "v": self._units.qty(fill.qty),
-                "p": self._units.price(fill.price),
+                "S": SIDE_WORDS[-one.side],  # of the position
+                "v": qty,
+                "p": price,
             }
             self._hub.tell(
-                topic, {"topic": topic, "type": "snapshot", "ts": fill.ts_ms, "data": [row]}
+                topic, {"topic": topic, "type": "snapshot", "ts": one.ts_ms, "data": [row]}
             )
-        if self._private_topics_of("order"):
-            fee = amount(fill.fee)
-            row = {
-                **_ORDER,
-                "category": self._units.category,
-                "symbol": self._units.symbol,
-                "orderId": fill.order_id,
-                "orderLinkId": "",
-                "side": SIDE_WORDS[fill.side],
-                "orderType": "Market",
-                "price": self._units.price(fill.price),
-                "qty": self._units.qty(fill.qty),
-                "timeInForce": "IOC",
-                "orderStatus": "Filled",
-                "cancelType": "UNKNOWN",
-                "rejectReason": "EC_NoError",
-                "avgPrice": self._units.price(fill.price),
-                "leavesQty": self._units.qty(0.0),
-                "leavesValue": "0",
-                "cumExecQty": self._units.qty(fill.qty),
-                "cumExecValue": amount(fill.value),
-                "cumExecFee": fee,
-                "cumFeeDetail": {self._units.settle: fee},
-                "closedPnl": amount(self._closings[fill.order_id].pnl),
-                "feeCurrency": self._units.settle,
-                "reduceOnly": True,
-                "createType": fill.create_type,
-                "createdTime": str(fill.ts_ms),
-                "updatedTime": str(fill.ts_ms),
-            }
-            self._tell_private("order", row, fill.ts_ms)
+        order = SimOrder(
+            order_id=one.order_id,
+            client_id="",
+            side=one.side,
+            type=OrderType.MARKET,
+            tif=TimeInForce.IOC,
+            price=0.0,
+            qty=one.qty,
+            reduce_only=True,
+            created_ms=one.ts_ms,
+            updated_ms=one.ts_ms,
+            status=Status.FILLED,
+            filled=one.qty,
+            cost=self._units.value(one.qty, one.price),
+            fee=one.fee,
+            extra={"price": price},
+        )
+        self._tell_order(order, one.kind, price)
 
     def on_funding(self, rate: float, amount: float, ts_ms: int) -> None:
         """Book a funding payment; it is a row of the execution list too."""
@@ -818,7 +805,6 @@ class AccountFace:
         self._hub.seq += 1
         mark = self._venue.mark_price
         fill = _Fill(
-            execution=None,
             exec_id=str(UUID(int=self._hub.seq << 64 | len(self._fills), version=4)),
             order_id=f"{ts_ms // 1000}-{len(self._fills)}",
             link="",
@@ -842,7 +828,7 @@ class AccountFace:
             seq=self._hub.seq,
         )
         self._fills.append(fill)
-        self._cash += amount
+        self._cash = self._venue.wallet
         self._realised_now += amount
         self._realised_ever += amount
         self._entries.append(
@@ -889,7 +875,7 @@ class AccountFace:
             topic for topic in (kind, f"{kind}.{self._units.category}") if topic in self._hub.topics
         ]
 
-    def _tell_private(self, kind: str, row: Json, ts_ms: int) -> None:
+    def _tell_private(self, kind: str, row: Json) -> None:
         for topic in self._private_topics_of(kind):
             message: Json = {"topic": topic, "creationTime": self._clock.time_ms(), "data": [row]}
             if kind != "execution.fast":
@@ -898,8 +884,8 @@ class AccountFace:
 
     def _tell_position(self, status: str) -> None:
         if self._private_topics_of("position"):
-            self._tell_private("position", self._position_row(status), self._clock.time_ms())
+            self._tell_private("position", self._position_row(status))
 
     def _tell_wallet(self) -> None:
         if "wallet" in self._hub.topics:
-            self._tell_private("wallet", self._wallet_row(), self._clock.time_ms())
+            self._tell_private("wallet", self._wallet_row())

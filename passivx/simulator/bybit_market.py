@@ -201,7 +201,7 @@ class MarketFace:
                 "maxMktOrderQty": self._units.qty(listing.max_market_qty),
             },
             "unifiedMarginTrade": True,
-            "fundingInterval": listing.funding_interval_ms // 60_000,
+            "fundingInterval": listing.funding_interval_ms // MINUTE_MS,
             "settleCoin": self._units.settle,
             "copyTrading": "none",
             "upperFundingRate": "0.00375",
@@ -345,8 +345,7 @@ class MarketFace:
 
     def _next_funding_ms(self) -> int:
         """Return when funding falls due in the venue's own time, whatever the replay's is."""
-        interval = self._venue.listing.funding_interval_ms
-        return (self._clock.time_ms() // interval + 1) * interval
+        return self._venue.listing.funding_after_ms(self._clock.time_ms())
 
     def get_tickers(self, params: Params) -> Json:
         rows: list[Json] = []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from itertools import islice
 from typing import Any, Final, Protocol, TypeVar
 from urllib.parse import unquote
@@ -158,13 +157,6 @@ def whole(params: Params, name: str, default: int, least: int, most: int) -> int
     return max(least, min(int(text), most))
 
 
-def decimals(step: float) -> int:
-    """Return how many decimals a step has."""
-    exponent = Decimal(repr(step)).normalize().as_tuple().exponent
-    assert isinstance(exponent, int)
-    return max(0, -exponent)
-
-
 def flag(params: Params, name: str) -> bool:
     """Return a JSON boolean, False when it is not there."""
     value = params.get(name, False)
@@ -311,9 +303,9 @@ class Units:
         market = listing.market
         self.price_step = market.price_step
         # The venue writes no price with fewer than two decimals.
-        self.price_scale = max(2, decimals(market.price_step))
+        self.price_scale = max(2, listing.price_decimals)
         self._price_spec = f".{self.price_scale}f"
-        self._qty_spec = f".{decimals(market.qty_step)}f"
+        self._qty_spec = f".{listing.qty_decimals}f"
         self.tiers: list[tuple[float, float, float]] = [
             (float(tier["floor"]), float(tier["maintenance_rate"]), float(tier["deduction"]))
             for tier in market.tier_records()

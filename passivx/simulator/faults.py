@@ -48,20 +48,20 @@ class SkewedClock:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._from_ms = self._to_ms = self._skew_ms = 0
+        self._from_ms = self._skew_ms = 0
         self._begun_s = self._over_s = 0.0
 
     def skew(self, ms: int, over_s: float = 0.0) -> None:
         """Be wrong by ``ms``, or get there over so many seconds."""
         self._from_ms = self._skew_now_ms()
-        self._to_ms = self._skew_ms = ms
+        self._skew_ms = ms
         self._begun_s, self._over_s = self._clock.monotonic_s(), over_s
 
     def _skew_now_ms(self) -> int:
         if self._over_s:
             share = (self._clock.monotonic_s() - self._begun_s) / self._over_s
             if share < 1.0:
-                return round(self._from_ms + (self._to_ms - self._from_ms) * share)
+                return round(self._from_ms + (self._skew_ms - self._from_ms) * share)
             self._over_s = 0.0
         return self._skew_ms
 
@@ -458,10 +458,10 @@ class Faults:
 
     def _mkt_rules(self, **changes: float | None) -> None:
         listing = self._venue.listing
-        said = {name: value for name, value in changes.items() if value is not None}
+        said: dict[str, Any] = {k: value for k, value in changes.items() if value is not None}
         outer = {name: said.pop(name) for name in ("max_qty", "max_orders") if name in said}
-        market = replace(listing.market, **said)  # type: ignore[arg-type]
-        self._venue.set_listing(replace(listing, market=market, **outer))  # type: ignore[arg-type]
+        market = replace(listing.market, **said)
+        self._venue.set_listing(replace(listing, market=market, **outer))
 
     def _ext_order(
         self, side: str, qty: float, price: float, reduce_only: bool, client_id: str = ""

@@ -22,7 +22,7 @@ from passivx.simulator.ledger import Ledger
 from passivx.simulator.messages import HttpReply, HttpRequest
 from passivx.simulator.rules import Rule
 
-__all__ = ["Front", "HttpReply", "HttpRequest", "Server", "Session"]
+__all__ = ["Front", "Server", "Session"]
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ is `_core.matching`'s, everything a venue says before and after that is here.
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class Reason(StrEnum):
     HAS_POSITION = "has_position"
 
 
-class Refusal(Exception):  # noqa: N818
+class Refusal(Exception):  # noqa: N818 (an answer, not an error)
     """The venue refuses a request; nothing has changed (but see `Policy.post_only_cancels`)."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -148,6 +149,20 @@ class Listing:
         """Name the currency of wallet, pnl and fees."""
         return self.base if self.market.inverse else self.quote
 
+    @property
+    def price_decimals(self) -> int:
+        """How many decimals the price step has."""
+        return _decimals(self.market.price_step)
+
+    @property
+    def qty_decimals(self) -> int:
+        """How many decimals the quantity step has."""
+        return _decimals(self.market.qty_step)
+
+    def funding_after_ms(self, ts_ms: int) -> int:
+        """Return when funding next falls due behind that time: at a whole interval of UTC."""
+        return (ts_ms // self.funding_interval_ms + 1) * self.funding_interval_ms
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -178,9 +193,7 @@ class SimOrder:
     filled: float = 0.0
     cost: float = 0.0  # of what is filled, in settle currency
     fee: float = 0.0  # negative when paid
-    reason: str = (
-        ""  # why the venue ended it: "post_only", "reduce_only", "liquidation", "ioc", ...
-    )
+    reason: str = ""  # why the venue ended it: post_only, reduce_only, liquidation, ioc, ...
     left: float = 0.0  # what is still to fill; 0 when the order is final
     extra: dict[str, str] = field(default_factory=dict)  # what a front wants to remember
 
@@ -753,7 +766,7 @@ class SimVenue:
         new_interval = listing.funding_interval_ms != self.listing.funding_interval_ms
         self.listing = listing
         if new_interval and self.replay_ts_ms is not None:
-            self._plan_funding(self.replay_ts_ms)
+            self.next_funding_ms = listing.funding_after_ms(self.replay_ts_ms)
         self._read_rules(listing)
         self._read_account()
         self._read_quote()
@@ -1053,16 +1066,11 @@ class SimVenue:
 
     def _fund_until(self, replay_ts_ms: int) -> None:
         if self.next_funding_ms == 0:
-            self._plan_funding(replay_ts_ms)
+            self.next_funding_ms = self.listing.funding_after_ms(replay_ts_ms)
         while self.next_funding_ms < replay_ts_ms:
             self._ledger.replay_ts_ms = self.next_funding_ms
             self.next_funding_ms += self.listing.funding_interval_ms
             self.settle_funding()
-
-    def _plan_funding(self, replay_ts_ms: int) -> None:
-        """Set the next funding: behind that time, at a whole interval of UTC."""
-        interval_ms = self.listing.funding_interval_ms
-        self.next_funding_ms = (replay_ts_ms // interval_ms + 1) * interval_ms
 
     def _tell_order(self, order: SimOrder, what: str) -> None:
         self._tell("on_order", order, what)
@@ -1075,6 +1083,11 @@ class SimVenue:
                 # The account's truth does not depend on who cannot hear it.
                 log.exception("simulator: %s of %s failed", name, type(observer).__name__)
                 self._ledger.append("fault", do="observer_failed", where=name)
+
+
+def _decimals(step: float) -> int:
+    _, scale = step_parts(step)
+    return round(math.log10(scale))
 
 
 def _check_listing(listing: Listing) -> None:

@@ -14,7 +14,8 @@ import orjson
 
 from passivx.clock import VirtualClock
 from passivx.simulator.faults import Faults, SkewedClock
-from passivx.simulator.server import HttpReply, HttpRequest, Server, Session
+from passivx.simulator.messages import HttpReply, HttpRequest
+from passivx.simulator.server import Server, Session
 from tests.simulator.worlds import World, world
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA

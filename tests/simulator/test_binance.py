@@ -24,7 +24,7 @@ from passivx.models import Tier
 from passivx.simulator.binance import POLICY, BinanceFront
 from passivx.simulator.feed import find_listing
 from passivx.simulator.ledger import Ledger
-from passivx.simulator.server import HttpRequest
+from passivx.simulator.messages import HttpRequest
 from passivx.simulator.venue import SimVenue
 from tests.simulator.binance_desk import MARKET, SYMBOL, RefusedError, desk
 

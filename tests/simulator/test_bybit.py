@@ -19,7 +19,7 @@ from passivx.models import Tier
 from passivx.simulator.bybit import POLICY, BybitFront
 from passivx.simulator.feed import find_listing
 from passivx.simulator.ledger import Ledger
-from passivx.simulator.server import HttpRequest
+from passivx.simulator.messages import HttpRequest
 from passivx.simulator.venue import OrderType, SimVenue, TimeInForce
 from tests.simulator.bybit_desk import INVERSE, LINEAR, START_MS, Desk, run, sign
 
