@@ -34,8 +34,7 @@ _STOP_S: Final = 0.25
 class Session:
     """One websocket of a client; ``state`` is the front's own."""
 
-    def __init__(self, number: int, channel: str, path: str, query: str, gate: Gate) -> None:
-        self.number = number
+    def __init__(self, channel: str, path: str, query: str, gate: Gate) -> None:
         self.channel = channel
         self.path = path
         self.query = query
@@ -106,8 +105,7 @@ class Server:
         self._ledger = ledger
         self._faults = faults
         self._ping_interval_s = ping_interval_s
-        self._sessions: dict[int, Session] = {}
-        self._numbers = 0
+        self._sessions: dict[Session, None] = {}  # in the order they were opened
         self._runner: web.ServerRunner | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pinged_s = clock.monotonic_s()
@@ -117,7 +115,7 @@ class Server:
     @property
     def sessions(self) -> list[Session]:
         """The open websockets."""
-        return list(self._sessions.values())
+        return list(self._sessions)
 
     async def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; port 0 takes a free one, `port` then says which.
@@ -212,10 +210,8 @@ class Server:
         if request.transport is None:
             return socket
         gate = Gate(channel, request.transport, self._clock)
-        self._numbers += 1
-        number = self._numbers
-        session = Session(number, channel, path, query, gate)
-        self._sessions[number] = session
+        session = Session(channel, path, query, gate)
+        self._sessions[session] = None
         self._faults.opened(gate, rules)
         self._guarded(self._front.opened, session)
         try:
@@ -231,7 +227,7 @@ class Server:
             gate.closed_by_client(socket.close_code)
         finally:
             self._faults.closed(gate)
-            del self._sessions[number]
+            del self._sessions[session]
             gate.end()
             self._guarded(self._front.closed, session)
         return socket
