@@ -8,9 +8,10 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 
 import pytest
+
+from tests.simulator.process import sim
 
 KEYS = [
     "exchange",
@@ -23,18 +24,6 @@ KEYS = [
     "key",
     "secret",
 ]
-
-
-@contextmanager
-def sim(*args: object):
-    with subprocess.Popen(
-        [sys.executable, "-m", "passivx", "sim", *map(str, args)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def ask(url: str, body: object = None, method: str | None = None, **headers: str):

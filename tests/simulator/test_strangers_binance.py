@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 
@@ -32,6 +30,8 @@ from binance_sdk_derivatives_trading_usds_futures.rest_api.models import (
     PlaceMultipleOrdersBatchOrdersParameterInner as BatchOrder,
 )
 
+from tests.simulator.process import serving
+
 pytestmark = [
     # Of the clients, not of what is tested.
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -45,20 +45,8 @@ PATIENCE_S = 10.0
 
 @pytest.fixture
 def line() -> Iterator[dict[str, str]]:
-    command = [sys.executable, "-m", "passivx", "sim", "--exchange", "binance", "--synthetic", "7",
-               "--speed", "5"]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            first = process.stdout.readline()
-            assert first, process.stderr.read()
-            yield json.loads(first)
-        finally:
-            process.terminate()
-            _, errors = process.communicate(timeout=10)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors, errors
+    with serving("--exchange", "binance", "--synthetic", 7, "--speed", 5) as first:
+        yield json.loads(first)
 
 
 def state(line) -> dict:

@@ -11,21 +11,8 @@ from hypothesis import strategies as st
 
 from passivx.exchanges.base import Reaction, Verdict
 from passivx.exchanges.binance.errors import _TABLE, ORDERS_1M, ORDERS_10S, judge, react
+from tests.exchanges import classification
 
-# The words of the classification, in order of precedence, and what they ask for here.
-WORDS = {
-    "UNKNOWN": Reaction.LOOK_UP,
-    "RESYNC_CLOCK": Reaction.RESYNC_CLOCK,
-    "BACKOFF": Reaction.BACK_OFF,
-    "GONE": Reaction.GONE,
-    "REPRICE": Reaction.REPRICE,
-    "NOOP": Reaction.ALREADY_SO,
-    "REDUCE_ONLY": Reaction.REDUCE_ONLY,
-    "HALT": Reaction.HALT,
-    "REFRESH_RULES": Reaction.REFRESH_RULES,
-    "RECREATE": Reaction.RECREATE,
-    "DROP": Reaction.DROP,
-}
 # Those that are told in a sentence.
 SENTENCES = {
     -5026: Reaction.DROP,
@@ -52,7 +39,7 @@ class TestClassification:
             code, action = row["code"], row["action"]
             wanted = SENTENCES.get(code)
             if wanted is None:
-                wanted = next(WORDS[word] for word in WORDS if action.startswith(word))
+                wanted = classification.wanted(action)
             verdict, reaction = react(400, code, row["name"])
             assert reaction is wanted, row
             if action.startswith("UNKNOWN"):

@@ -11,21 +11,7 @@ from hypothesis import strategies as st
 
 from passivx.exchanges.base import Reaction, Verdict
 from passivx.exchanges.bybit.errors import _TABLE, judge, react
-
-# The words of the classification, in order of precedence, and what they ask for here.
-WORDS = {
-    "UNKNOWN": Reaction.LOOK_UP,
-    "RESYNC_CLOCK": Reaction.RESYNC_CLOCK,
-    "BACKOFF": Reaction.BACK_OFF,
-    "GONE": Reaction.GONE,
-    "REPRICE": Reaction.REPRICE,
-    "NOOP": Reaction.ALREADY_SO,
-    "REDUCE_ONLY": Reaction.REDUCE_ONLY,
-    "HALT": Reaction.HALT,
-    "DROP": Reaction.DROP,
-    "re-query": Reaction.LOOK_UP,
-    "reconnect": Reaction.RECREATE,
-}
+from tests.exchanges import classification
 
 
 @pytest.mark.real_data
@@ -36,7 +22,7 @@ def test_every_code_is_classified_as_written(shared: Path):
         if code == 0:
             assert (verdict, reaction) == (Verdict.OK, Reaction.NONE)
             continue
-        wanted = next(WORDS[word] for word in WORDS if action.startswith(word))
+        wanted = classification.wanted(action)
         assert reaction is wanted, row
         if "UNKNOWN" in action or reaction is Reaction.LOOK_UP:
             assert verdict is Verdict.UNKNOWN, row

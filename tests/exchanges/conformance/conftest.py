@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from passivx.exchanges.endpoints import load_endpoints
 from passivx.exchanges.stream import StreamState
 from passivx.exchanges.venues import open_exchange
 from passivx.models import Position
+from tests.simulator.process import serving
 
 PATIENCE_S = 10.0
 
@@ -135,22 +134,10 @@ class Venue:
 
 @pytest.fixture(params=["binance", "bybit"])
 def venue(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Venue]:
-    command = [sys.executable, "-m", "passivx", "sim", "--exchange", request.param,
-               "--synthetic", "7", "--speed", "5"]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            line = process.stdout.readline()
-            assert line, process.stderr.read()
-            path = tmp_path / "endpoints.json"
-            path.write_text(line)
-            yield Venue(request.param, json.loads(line), path)
-        finally:
-            process.terminate()
-            _, errors = process.communicate(timeout=10)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors, errors
+    with serving("--exchange", request.param, "--synthetic", 7, "--speed", 5) as line:
+        path = tmp_path / "endpoints.json"
+        path.write_text(line)
+        yield Venue(request.param, json.loads(line), path)
 
 
 def order_at(
