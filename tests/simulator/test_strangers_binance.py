@@ -269,6 +269,7 @@ class TestPythonBinance:
             manager = BinanceSocketManager(client)
             manager.FSTREAM_URL = f"{streams_base(line)}/"
             async with manager.futures_user_socket() as socket:
+                socket.TIMEOUT = 0.2  # a read's, which it awaits when it is closed
                 await client.futures_create_order(
                     symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.010"
                 )
