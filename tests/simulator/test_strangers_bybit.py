@@ -111,7 +111,8 @@ def opened(make, *args, **kwargs):
         yield socket
     finally:
         socket.exit()
-        socket.wst.join(PATIENCE_S)
+        # Its thread, a daemon, may miss that and wait on.
+        socket.wst.join(1.0)
 
 
 def code_of(call, **kwargs) -> int:
