@@ -268,9 +268,7 @@ class TestPythonBinance:
             client.FUTURES_URL = f"{line['rest']}/fapi"
             manager = BinanceSocketManager(client)
             manager.FSTREAM_URL = f"{streams_base(line)}/"
-            user = manager.futures_user_socket()
-            user.TIMEOUT = 0.2  # its end waits until its reader has waited so long
-            async with user as socket:
+            async with manager.futures_user_socket() as socket:
                 socket.TIMEOUT = 0.2  # a read's, which it awaits when it is closed
                 await client.futures_create_order(
                     symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.010"

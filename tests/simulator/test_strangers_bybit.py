@@ -105,14 +105,15 @@ def addresses(host, monkeypatch):
 
 
 @contextmanager
-def opened(make, *args, **kwargs):
-    socket = make(*args, testnet=False, **kwargs)
+def opened(make, **kwargs):
+    # Its thread sees that it is closed when it has waited for a pong for so long.
+    socket = make(testnet=False, ping_timeout=0.2, **kwargs)
     try:
         yield socket
     finally:
         socket.exit()
-        # Its thread, a daemon, may miss that and wait on.
-        socket.wst.join(1.0)
+        socket.wst.join(PATIENCE_S)
+        assert not socket.wst.is_alive()
 
 
 def code_of(call, **kwargs) -> int:
