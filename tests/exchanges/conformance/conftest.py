@@ -13,11 +13,12 @@ from typing import Any
 import aiohttp
 import pytest
 
+from passivx._core.calc import ceil_to, floor_to
 from passivx.exchanges.base import Fill, Link, MarkPrice, NewOrder, Order, Payment, Rules
 from passivx.exchanges.endpoints import load_endpoints
 from passivx.exchanges.stream import StreamState
 from passivx.exchanges.venues import open_exchange
-from passivx.models import Position
+from passivx.models import Position, step_parts
 from tests.simulator.process import serving
 
 PATIENCE_S = 10.0
@@ -98,10 +99,6 @@ class Venue:
             assert response.status == 200, await response.text()
             return (await response.json())["ids"]
 
-    async def heal(self) -> None:
-        async with aiohttp.ClientSession() as session:
-            await (await session.delete(f"{self.line['control']}/fault")).read()
-
     async def state(self) -> dict[str, Any]:
         async with (
             aiohttp.ClientSession() as session,
@@ -126,7 +123,7 @@ class Venue:
             rules = await client.rules()
             if listening:
                 await client.listen(sink)
-                await until(lambda: sink.quotes and sink.marks, "quotes")
+                await until(lambda: sink.quotes, "quotes")
             yield client, sink, rules
         finally:
             await client.close()
@@ -144,9 +141,6 @@ def order_at(
     rules: Rules, quote: tuple[float, float], side: int, away: float, client_id: str, **changes: Any
 ) -> NewOrder:
     """Return a smallest order so far (a fraction) behind its own side's best price."""
-    from passivx._core.calc import ceil_to, floor_to
-    from passivx.models import step_parts
-
     market = rules.market
     step = step_parts(market.price_step)
     best = quote[0] if side > 0 else quote[1]
