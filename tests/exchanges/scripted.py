@@ -7,11 +7,18 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Self
 
+import orjson
+
 from passivx.clock import VirtualClock
+from passivx.exchanges.stream import StreamLimits
 from tests.exchanges.http_server import Seen, Server
+from tests.exchanges.sink import Recorder
+from tests.exchanges.ws_server import Peer
 
 Fields = dict[str, Any]
 Route = Callable[[Fields], Any]
+# Nobody answers pings or repeats what he said, while the clock jumps.
+PATIENT = StreamLimits(data_age_s=None, ping_idle_s=1e6, rotate_after_s=None)
 
 
 class Status(Exception):  # noqa: N818 (an answer, not an error)
@@ -50,6 +57,28 @@ class ScriptedVenue:
 
     async def _act(self, server: Server, seen: Seen, writer: Any) -> None:
         raise NotImplementedError
+
+
+class Scene:
+    """A client, and the venue around it."""
+
+    def __init__(self, clock: VirtualClock, account: Any, client: Any) -> None:
+        self.clock, self.account, self.client = clock, account, client
+        self.venue, self.recorder = account.venue, Recorder()
+
+
+async def absent(peer: Peer) -> None:
+    """Hang up: the script of a socket that a test is not about."""
+    peer.cut()
+
+
+def dumps(message: object) -> bytes:
+    return message if isinstance(message, bytes) else orjson.dumps(message)
+
+
+def feed(stream: Any, *messages: object) -> list[bool]:
+    """Hand messages over as the socket would; return what each counted as."""
+    return [stream._on_frame(memoryview(dumps(message))) for message in messages]
 
 
 async def none() -> None:

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from passivx.exchanges.base import Link
+from passivx.exchanges.stream import StreamState
+
 
 class Recorder:
     """A `Sink` that keeps everything in order; `until` waits for something in particular."""
@@ -21,6 +24,10 @@ class Recorder:
     def named(self, name: str) -> list[tuple[Any, ...]]:
         """Return what came of one kind, without its name."""
         return [event[1:] for event in self.events if event[0] == name]
+
+    def links(self, state: StreamState) -> set[Link]:
+        """Return which links have been in a state."""
+        return {link for link, was, _ in self.named("link") if was is state}
 
     async def until(self, done: Callable[[], object]) -> None:
         """Return once ``done()`` holds; it is looked at after every event."""

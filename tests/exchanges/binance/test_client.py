@@ -46,7 +46,7 @@ from tests.exchanges.binance.venue import (
     order_row,
     refused,
 )
-from tests.exchanges.scripted import Drop, pumped
+from tests.exchanges.scripted import Drop, Scene, absent, pumped
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
@@ -188,28 +188,16 @@ BRACKETS = [
 ]
 
 
-class Scene:
-    """A client, and the venue around it."""
-
-    def __init__(self, clock, account, client, recorder):
-        self.clock, self.account, self.client = clock, account, client
-        self.venue, self.recorder = account.venue, recorder
-
-
 @contextlib.asynccontextmanager
-async def scene(*, market=None, public=None, private=None, trade=None):
+async def scene(*, market=absent, public=absent, private=absent, trade=None):
     """Set the stage; sockets without a script hang up."""
-
-    async def absent(peer):
-        peer.cut()
-
     clock = VirtualClock(NOW_MS)
     account = Account(clock)
     async with contextlib.AsyncExitStack() as stack:
         venue = await stack.enter_async_context(account.venue)
         servers = [
-            await stack.enter_async_context(WsServer(script or absent))
-            for script in (market, public, private, trade)
+            await stack.enter_async_context(WsServer(script))
+            for script in (market, public, private, trade or absent)
         ]
         urls = [server.url.removesuffix("/ws") for server in servers]
         endpoints = Endpoints(
@@ -228,7 +216,7 @@ async def scene(*, market=None, public=None, private=None, trade=None):
             rng=random.Random(1),
         )
         try:
-            yield Scene(clock, account, client, Recorder())
+            yield Scene(clock, account, client)
         finally:
             await client.close()
 
@@ -519,10 +507,7 @@ class TestOverRest:
 
     def test_closing_leaves_no_future_open(self, on_stage):
         async def test(stage):
-            arrived = asyncio.Event()
-
             def route(params):
-                arrived.set()
                 raise Drop
 
             stage.venue.routes["POST /fapi/v1/order"] = route
@@ -580,10 +565,7 @@ class TestOverTheSocket:
             await stage.client.listen(stage.recorder)
             listening.set()
             await stage.recorder.until(
-                lambda: any(
-                    link is Link.ORDERS and state is StreamState.LOST
-                    for link, state, _ in stage.recorder.named("link")
-                )
+                lambda: Link.ORDERS in stage.recorder.links(StreamState.LOST)
             )
             (got,) = await asyncio.gather(*stage.client.place(orders(1)))
             assert got.verdict is Verdict.OK
@@ -613,7 +595,7 @@ class TestListen:
     def test_everything_is_told(self, on_stage):
         async def test(stage):
             await stage.client.listen(stage.recorder)
-            live = {e[0] for e in stage.recorder.named("link") if e[1] is StreamState.LIVE}
+            live = stage.recorder.links(StreamState.LIVE)
             assert live == {Link.TRADES, Link.BOOK, Link.PRIVATE, Link.ORDERS}
             await stage.recorder.until(
                 lambda: all(
@@ -622,7 +604,7 @@ class TestListen:
                 )
             )
             await stage.client.close()
-            closed = {e[0] for e in stage.recorder.named("link") if e[1] is StreamState.CLOSED}
+            closed = stage.recorder.links(StreamState.CLOSED)
             assert closed == live
 
         on_stage(

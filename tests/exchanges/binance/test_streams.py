@@ -9,7 +9,6 @@ import math
 import random
 from pathlib import Path
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,10 +17,10 @@ from passivx.clock import VirtualClock
 from passivx.errors import UnavailableError, VenueError
 from passivx.exchanges.base import FillKind, Link, OrderStatus, PublicTrade, Reaction
 from passivx.exchanges.binance.streams import BookStream, PrivateStream, TradeStream
-from passivx.exchanges.stream import NoEntryError, StreamLimits, StreamState
+from passivx.exchanges.stream import NoEntryError, StreamState
 from passivx.models import Position
 from tests.exchanges.binance.venue import LISTEN_KEY, NOW_MS
-from tests.exchanges.scripted import none, pumped, running
+from tests.exchanges.scripted import PATIENT, dumps, feed, none, pumped, running
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
 
@@ -62,15 +61,6 @@ QUOTE = {
 }
 
 
-def dumps(message) -> bytes:
-    return message if isinstance(message, bytes) else orjson.dumps(message)
-
-
-def feed(stream, *messages):
-    """Hand messages over as the socket would; return what each counted as."""
-    return [stream._on_frame(memoryview(dumps(message))) for message in messages]
-
-
 def trades(recorder, clock=None, recent=none, url="ws://127.0.0.1:1/market", **kwargs):
     clock = clock or VirtualClock(NOW_MS)
     return TradeStream(
@@ -88,10 +78,6 @@ def trades(recorder, clock=None, recent=none, url="ws://127.0.0.1:1/market", **k
 def book(recorder, clock=None, url="ws://127.0.0.1:1/public"):
     clock = clock or VirtualClock(NOW_MS)
     return BookStream(url, symbol="BTCUSDT", sink=recorder, clock=clock, rng=random.Random(1))
-
-
-# Nobody answers pings or repeats the mark price here, while the clock jumps.
-PATIENT = StreamLimits(data_age_s=None, ping_idle_s=1e6, rotate_after_s=None)
 
 
 async def subscribed(peer):

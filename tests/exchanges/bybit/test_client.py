@@ -50,7 +50,7 @@ from tests.exchanges.bybit.venue import (
     order_row,
     position_row,
 )
-from tests.exchanges.scripted import Drop, Status, pumped, without_pauses
+from tests.exchanges.scripted import Drop, Scene, Status, absent, pumped, without_pauses
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
@@ -133,18 +133,6 @@ class Account:
         return [name.rsplit("/")[-1] for name, _ in self.venue.calls if name.startswith("POST")]
 
 
-class Scene:
-    """A client, and the venue around it."""
-
-    def __init__(self, clock, account, client, recorder):
-        self.clock, self.account, self.client = clock, account, client
-        self.venue, self.recorder = account.venue, recorder
-
-
-async def absent(peer):
-    peer.cut()
-
-
 @contextlib.asynccontextmanager
 async def scene(clock, *, public=absent, private=absent, trade=absent, category="inverse"):
     """Set the stage; sockets without a script hang up."""
@@ -171,7 +159,7 @@ async def scene(clock, *, public=absent, private=absent, trade=absent, category=
             rng=random.Random(1),
         )
         try:
-            yield Scene(clock, account, client, Recorder())
+            yield Scene(clock, account, client)
         finally:
             await client.close()
 
@@ -661,10 +649,7 @@ class TestOverTheSocket:
             await stage.client.listen(stage.recorder)
             listening.set()
             await stage.recorder.until(
-                lambda: (
-                    (Link.ORDERS, StreamState.LOST)
-                    in [event[:2] for event in stage.recorder.named("link")]
-                )
+                lambda: Link.ORDERS in stage.recorder.links(StreamState.LOST)
             )
             got = await asyncio.gather(*stage.client.place(orders(10)))
             assert [o.verdict for o in got] == [Verdict.OK] * 10
@@ -738,7 +723,7 @@ class TestListen:
 
         async def test(stage):
             await stage.client.listen(stage.recorder)
-            live = {e[0] for e in stage.recorder.named("link") if e[1] is StreamState.LIVE}
+            live = stage.recorder.links(StreamState.LIVE)
             assert live == {Link.TRADES, Link.BOOK, Link.PRIVATE, Link.ORDERS}
             names = (
                 "trade",
@@ -752,7 +737,7 @@ class TestListen:
             )
             await stage.recorder.until(lambda: all(stage.recorder.named(name) for name in names))
             await stage.client.close()
-            closed = {e[0] for e in stage.recorder.named("link") if e[1] is StreamState.CLOSED}
+            closed = stage.recorder.links(StreamState.CLOSED)
             assert closed == live
 
         on_stage(test, public=market, private=telling(*events), trade=answering())

@@ -23,9 +23,8 @@ from passivx.exchanges.base import FillKind, Link, MarkPrice, OrderStatus, Publi
 from passivx.exchanges.bybit.streams import Login, PrivateStream, PublicStream
 from passivx.exchanges.stream import NoEntryError, StreamLimits, StreamState
 from passivx.models import Position
-from tests.exchanges.binance.test_streams import feed
 from tests.exchanges.bybit.venue import KEY, NOW_MS, SECRET, fill_row, order_row, position_row
-from tests.exchanges.scripted import none, pumped, running
+from tests.exchanges.scripted import PATIENT, feed, none, pumped, running
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
 
@@ -98,8 +97,6 @@ DELTA = {
     "data": {"symbol": "BTCUSD", "markPrice": "90020"},
 }
 PONG = {"success": True, "ret_msg": "pong", "conn_id": "c", "req_id": "", "op": "ping"}
-# Nobody answers pings or repeats best prices here, while the clock jumps.
-PATIENT = StreamLimits(data_age_s=None, ping_idle_s=1e6, rotate_after_s=None)
 GAP = ("gap", Link.PRIVATE, "a message could not be read")
 
 
@@ -378,15 +375,13 @@ class TestPublicSocket:
                 async with running(stream.stream.run()):
                     await stream.stream.wait_live()
                     begun = clock.monotonic_s()
-                    while len(pinged) < 2:
-                        await clock.run(500)
-                        await asyncio.sleep(0.001)
+                    await pumped(clock, lambda: len(pinged) >= 2)
                     # Every 20 s, on time; and the answers change nothing.
                     assert 40.0 <= clock.monotonic_s() - begun <= 42.0
                     assert stream.stream.data_age_s() >= 40.0
                     await pumped(
                         clock,
-                        lambda: StreamState.STALE in [e[1] for e in recorder.named("link")],
+                        lambda: recorder.links(StreamState.STALE),
                     )
                     assert clock.monotonic_s() - begun <= 52.0
 

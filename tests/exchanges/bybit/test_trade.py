@@ -288,9 +288,7 @@ class TestNoAnswer:
                 (Verdict.OK, Reaction.NONE),
                 unknown,
             ]
-            await desk.recorder.until(
-                lambda: StreamState.LOST in [e[1] for e in desk.recorder.named("link")]
-            )
+            await desk.recorder.until(lambda: desk.recorder.links(StreamState.LOST))
             # Now it is proven that nothing leaves.
             got = await desk.socket.place(ORDER)
             assert (got.verdict, got.reaction) == (Verdict.REJECTED, Reaction.BACK_OFF)
