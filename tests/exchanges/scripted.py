@@ -32,6 +32,15 @@ class Drop(Exception):  # noqa: N818
     """Read the request, and close without an answer."""
 
 
+def raising(answer: Exception) -> Route:
+    """Answer every request so."""
+
+    def route(fields: Fields) -> Any:
+        raise answer
+
+    return route
+
+
 class ScriptedVenue:
     """REST on loopback: routes by "METHOD path", which get a request's fields.
 

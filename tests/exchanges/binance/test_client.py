@@ -46,7 +46,7 @@ from tests.exchanges.binance.venue import (
     order_row,
     refused,
 )
-from tests.exchanges.scripted import Drop, Scene, absent, pumped
+from tests.exchanges.scripted import Drop, Scene, absent, pumped, raising
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
@@ -403,10 +403,9 @@ class TestPrepare:
 
     def test_a_margin_mode_that_orders_forbid(self, on_stage):
         async def test(stage):
-            def route(params):
-                raise refused(-4047, "Margin type cannot be changed if there exists open orders.")
-
-            stage.venue.routes["POST /fapi/v1/marginType"] = route
+            stage.venue.routes["POST /fapi/v1/marginType"] = raising(
+                refused(-4047, "Margin type cannot be changed if there exists open orders.")
+            )
             with pytest.raises(VenueError, match="cancel BTCUSDT's orders") as e:
                 await stage.client.prepare(leverage=20, cross_mode=False)
             assert e.value.code == -4047
@@ -507,10 +506,7 @@ class TestOverRest:
 
     def test_closing_leaves_no_future_open(self, on_stage):
         async def test(stage):
-            def route(params):
-                raise Drop
-
-            stage.venue.routes["POST /fapi/v1/order"] = route
+            stage.venue.routes["POST /fapi/v1/order"] = raising(Drop())
             await stage.client.rules()
             sent = stage.client.place(orders(1)) + stage.client.cancel([RESTING])
             await stage.client.close()

@@ -37,7 +37,7 @@ from tests.exchanges.binance.venue import (
     order_row,
     refused,
 )
-from tests.exchanges.scripted import Drop, Status, without_pauses
+from tests.exchanges.scripted import Drop, Status, raising, without_pauses
 
 STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.1, qty=0.002)
@@ -188,10 +188,7 @@ class TestPlace:
     )
     def test_a_proven_refusal(self, with_venue, code, reaction):
         async def test(venue, rest):
-            def route(params):
-                raise refused(code, "no")
-
-            venue.routes["POST /fapi/v1/order"] = route
+            venue.routes["POST /fapi/v1/order"] = raising(refused(code, "no"))
             got = await rest.place(ORDER, STEPS)
             assert (got.verdict, got.reaction, got.code) == (Verdict.REJECTED, reaction, code)
             assert len(venue.calls) == 1
@@ -216,10 +213,7 @@ class TestPlace:
     )
     def test_what_is_not_proven_is_unknown_and_sent_once(self, with_venue, fault):
         async def test(venue, rest):
-            def route(params):
-                raise fault
-
-            venue.routes["POST /fapi/v1/order"] = route
+            venue.routes["POST /fapi/v1/order"] = raising(fault)
             got = await rest.place(ORDER, STEPS)
             assert (got.verdict, got.reaction) == (Verdict.UNKNOWN, Reaction.LOOK_UP)
             assert len(venue.calls) == 1
@@ -281,10 +275,9 @@ class TestPlace:
 
     def test_an_amendment_that_changes_nothing(self, with_venue):
         async def test(venue, rest):
-            def route(params):
-                raise refused(-5027, "No need to modify the order.")
-
-            venue.routes["PUT /fapi/v1/order"] = route
+            venue.routes["PUT /fapi/v1/order"] = raising(
+                refused(-5027, "No need to modify the order.")
+            )
             change = wire.amend_params(RESTING, "BTCUSDT", STEPS, price=90000.1, qty=0.002)
             got = await rest.amend(RESTING, change)
             assert (got.verdict, got.reaction) == (Verdict.OK, Reaction.ALREADY_SO)
@@ -304,10 +297,7 @@ class TestCancel:
 
     def test_one_that_is_gone(self, with_venue):
         async def test(venue, rest):
-            def route(params):
-                raise refused(-2011, "Unknown order sent.")
-
-            venue.routes["DELETE /fapi/v1/order"] = route
+            venue.routes["DELETE /fapi/v1/order"] = raising(refused(-2011, "Unknown order sent."))
             got = await rest.cancel(RESTING)
             assert (got.verdict, got.reaction) == (Verdict.REJECTED, Reaction.GONE)
 
@@ -315,18 +305,13 @@ class TestCancel:
 
     def test_a_cut_cancel_is_not_sent_again(self, with_venue):
         async def test(venue, rest):
-            def route(params):
-                raise Drop
-
-            venue.routes["DELETE /fapi/v1/order"] = route
+            venue.routes["DELETE /fapi/v1/order"] = raising(Drop())
             assert (await rest.cancel(RESTING)).verdict is Verdict.UNKNOWN
             assert len(venue.calls) == 1
 
         with_venue(test)
 
     def test_a_batch_by_either_id(self, with_venue):
-        nameless = wire.order_of(order_row()).__class__
-
         async def test(venue, rest):
             def route(params):
                 if "orderIdList" in params:
@@ -338,18 +323,7 @@ class TestCancel:
             got = await rest.cancel_batch([RESTING, wire.order_of(order_row(orderId=78))])
             assert [o.order.order_id for o in got] == ["77", "78"]
             ours = [
-                nameless(
-                    client_id=f"grid-{i}",
-                    order_id="",
-                    side=1,
-                    price=1.0,
-                    qty=1.0,
-                    filled_qty=0.0,
-                    reduce_only=False,
-                    status=OrderStatus.NEW,
-                    ts_ms=1,
-                )
-                for i in range(2)
+                dataclasses.replace(RESTING, client_id=f"grid-{i}", order_id="") for i in range(2)
             ]
             got = await rest.cancel_batch(ours)
             assert [o.order.client_id for o in got] == ["grid-0", "grid-1"]
@@ -488,10 +462,7 @@ class TestLookUp:
 
     def test_only_the_venues_own_word_proves_that_there_is_none(self, with_venue):
         async def test(venue, rest):
-            def route(params):
-                raise refused(-2013, "Order does not exist.")
-
-            venue.routes["GET /fapi/v1/order"] = route
+            venue.routes["GET /fapi/v1/order"] = raising(refused(-2013, "Order does not exist."))
             assert await rest.find("grid-1") is None
 
         with_venue(test)
@@ -499,10 +470,7 @@ class TestLookUp:
     @pytest.mark.parametrize("code", [-2011, -2015, -1102])
     def test_another_refusal_is_an_error(self, with_venue, code):
         async def test(venue, rest):
-            def route(params):
-                raise refused(code)
-
-            venue.routes["GET /fapi/v1/order"] = route
+            venue.routes["GET /fapi/v1/order"] = raising(refused(code))
             with pytest.raises(VenueError) as e:
                 await rest.find("grid-1")
             assert e.value.code == code
@@ -664,10 +632,9 @@ class TestListenKey:
 
     def test_a_dead_one(self, with_venue):
         async def test(venue, rest):
-            def route(params):
-                raise refused(-1125, "This listenKey does not exist.")
-
-            venue.routes["PUT /fapi/v1/listenKey"] = route
+            venue.routes["PUT /fapi/v1/listenKey"] = raising(
+                refused(-1125, "This listenKey does not exist.")
+            )
             with pytest.raises(VenueError) as e:
                 await rest.keep_listen_key()
             assert e.value.reaction == Reaction.RECREATE
@@ -696,16 +663,13 @@ class TestListenKey:
     ],
     ids=["cut", "signature", "clock", "500", "code", "row"],
 )
-def test_no_secret_is_shown(with_venue, caplog, monkeypatch, fault):
+def test_no_secret_is_shown(with_venue, caplog, fault):
     caplog.set_level(logging.DEBUG)
     shown = []
 
     async def test(venue, rest):
-        def route(params):
-            raise fault
-
         for name in ("GET /fapi/v1/openOrders", "POST /fapi/v1/order", "POST /fapi/v1/listenKey"):
-            venue.routes[name] = route
+            venue.routes[name] = raising(fault)
         for call in (rest.open_orders, lambda: rest.place(ORDER, STEPS), rest.listen_key):
             try:
                 shown.append(repr(await without_pauses(venue.clock, call())))

@@ -50,7 +50,7 @@ from tests.exchanges.bybit.venue import (
     order_row,
     position_row,
 )
-from tests.exchanges.scripted import Drop, Scene, Status, absent, pumped, without_pauses
+from tests.exchanges.scripted import Drop, Scene, Status, absent, pumped, raising, without_pauses
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import WsServer
 
@@ -411,10 +411,7 @@ class TestPrepare:
     )
     def test_a_setting_that_is_refused(self, on_stage, path, code, match):
         async def test(stage):
-            def route(fields):
-                raise Refused(code, "because")
-
-            stage.venue.routes[f"POST /v5/{path}"] = route
+            stage.venue.routes[f"POST /v5/{path}"] = raising(Refused(code, "because"))
             with pytest.raises(VenueError, match=match) as e:
                 await stage.client.prepare(leverage=7, cross_mode=False)
             assert e.value.code == code
@@ -594,11 +591,8 @@ class TestCancelAll:
 
     def test_what_cannot_be_looked_at_is_unknown(self, on_stage):
         async def test(stage):
-            def down(fields):
-                raise Status(503, b"")
-
             stage.venue.routes["POST /v5/order/cancel-all"] = lambda f: {"list": []}
-            stage.venue.routes["GET /v5/order/realtime"] = down
+            stage.venue.routes["GET /v5/order/realtime"] = raising(Status(503, b""))
             got = await without_pauses(stage.clock, stage.client.cancel_all())
             assert (got.verdict, got.reaction) == (Verdict.UNKNOWN, Reaction.LOOK_UP)
 
@@ -606,10 +600,9 @@ class TestCancelAll:
 
     def test_a_refusal(self, on_stage):
         async def test(stage):
-            def refuse(fields):
-                raise Refused(10005, "Permission denied")
-
-            stage.venue.routes["POST /v5/order/cancel-all"] = refuse
+            stage.venue.routes["POST /v5/order/cancel-all"] = raising(
+                Refused(10005, "Permission denied")
+            )
             got = await stage.client.cancel_all()
             assert (got.verdict, got.reaction) == (Verdict.REJECTED, Reaction.HALT)
 

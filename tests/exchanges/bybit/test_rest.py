@@ -43,7 +43,7 @@ from tests.exchanges.bybit.venue import (
     position_row,
     steps,
 )
-from tests.exchanges.scripted import Drop, Status, without_pauses
+from tests.exchanges.scripted import Drop, Status, raising, without_pauses
 
 DAY_MS = 86_400_000
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.5, qty=100.0)
@@ -169,10 +169,7 @@ def test_what_headers_say():
 class TestAnswers:
     def test_a_refusal_raises_with_its_code(self, with_venue):
         async def test(venue, rest):
-            def route(fields):
-                raise Refused(10005, "Permission denied")
-
-            venue.routes["GET /v5/account/info"] = route
+            venue.routes["GET /v5/account/info"] = raising(Refused(10005, "Permission denied"))
             with pytest.raises(VenueError, match="Permission denied") as e:
                 await rest.account_info()
             assert (e.value.code, e.value.reaction) == (10005, Reaction.HALT)
@@ -212,10 +209,9 @@ class TestAnswers:
 
     def test_403_bans_everything_for_ten_minutes(self, with_venue):
         async def test(venue, rest):
-            def route(fields):
-                raise Status(403, b"<html>access too frequent</html>")
-
-            venue.routes["POST /v5/order/create"] = route
+            venue.routes["POST /v5/order/create"] = raising(
+                Status(403, b"<html>access too frequent</html>")
+            )
             got = await rest.place(ORDER, steps())
             assert (got.verdict, got.reaction) == (Verdict.UNKNOWN, Reaction.BACK_OFF)
             assert got.retry_after_s == 600.0
@@ -254,12 +250,9 @@ class TestAnswers:
                 sign = seen.headers["x-bapi-sign"]
                 raise Refused(10004, f"error sign! {sign} origin_string[{signed}]")
 
-            def cut(fields):
-                raise Drop
-
             venue.routes["GET /v5/account/info"] = echoing
             venue.routes["POST /v5/order/create"] = echoing
-            venue.routes["GET /v5/order/realtime"] = cut
+            venue.routes["GET /v5/order/realtime"] = raising(Drop())
             for call in (rest.account_info, rest.open_orders):
                 try:
                     await without_pauses(venue.clock, call())
@@ -523,10 +516,7 @@ class TestFind:
             venue.routes["GET /v5/order/history"] = lambda f: {"list": []}
             assert await rest.find("grid-1") is None
 
-            def down(fields):
-                raise Drop
-
-            venue.routes["GET /v5/order/history"] = down
+            venue.routes["GET /v5/order/history"] = raising(Drop())
             with pytest.raises(UnavailableError):
                 await without_pauses(venue.clock, rest.find("grid-1"))
 
@@ -597,10 +587,7 @@ class TestSending:
     )
     def test_refusals(self, with_venue, code, verdict, reaction):
         async def test(venue, rest):
-            def route(fields):
-                raise Refused(code, "because")
-
-            venue.routes["POST /v5/order/create"] = route
+            venue.routes["POST /v5/order/create"] = raising(Refused(code, "because"))
             got = await rest.place(ORDER, steps())
             assert (got.verdict, got.reaction, got.code) == (verdict, reaction, code)
             assert got.text == "because"
@@ -609,10 +596,7 @@ class TestSending:
 
     def test_a_cut_after_sending_is_unknown_and_sent_once(self, with_venue):
         async def test(venue, rest):
-            def route(fields):
-                raise Drop
-
-            venue.routes["POST /v5/order/create"] = route
+            venue.routes["POST /v5/order/create"] = raising(Drop())
             got = await rest.place(ORDER, steps())
             assert got.verdict is Verdict.UNKNOWN
             assert len(venue.named("POST /v5/order/create")) == 1
@@ -668,10 +652,9 @@ class TestSending:
 
     def test_a_batch_that_is_refused_whole(self, with_venue):
         async def test(venue, rest):
-            def route(fields):
-                raise Refused(10016, "restarting", list=[], judged=[])
-
-            venue.routes["POST /v5/order/create-batch"] = route
+            venue.routes["POST /v5/order/create-batch"] = raising(
+                Refused(10016, "restarting", list=[], judged=[])
+            )
             got = await rest.place_batch(orders(3), steps())
             assert [o.verdict for o in got] == [Verdict.UNKNOWN] * 3
 
@@ -735,10 +718,7 @@ class TestSending:
             assert budget.used("create_batch") == 2
             limits = {"X-Bapi-Limit": "10", "X-Bapi-Limit-Status": "1"}
 
-            def route(fields):
-                raise Refused(110007, "no", limits)
-
-            venue.routes["POST /v5/order/create"] = route
+            venue.routes["POST /v5/order/create"] = raising(Refused(110007, "no", limits))
             await rest.place(ORDER, steps())
             assert budget.used("create") == 9
             held = await rest.place(ORDER, steps())
