@@ -9,20 +9,14 @@ import json
 import logging
 import random
 import socket
-import ssl
 import traceback
 import tracemalloc
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +48,7 @@ from tests.exchanges.http_server import (
     reset,
 )
 from tests.exchanges.scripted import without_pauses
+from tests.exchanges.tls import self_signed, serving
 
 KEY = "CANARYkey000000000000000000000000"
 SIGNATURE = "CANARYsignature00000000000000000000000000000000000000000000000000"
@@ -550,38 +545,6 @@ def test_redirects_are_not_followed(run, status):
 # --- no connection --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def self_signed(tmp_path_factory) -> ssl.SSLContext:
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(private, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    path.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(path)
-    return context
-
-
 async def not_sent(url: str, reason: str, limits: HttpLimits = ONCE) -> None:
     setup = Setup(url, limits)
     setup.know_the_time()
@@ -601,9 +564,10 @@ def test_a_refused_connection_is_proof_that_nothing_was_sent(run):
         run(not_sent(f"http://127.0.0.1:{unused.getsockname()[1]}", "no connection"))
 
 
-def test_certificates_are_checked(run, self_signed):
+def test_certificates_are_checked(run, tmp_path):
     async def main():
-        async with Server(OK, tls=self_signed) as server:
+        context = serving(self_signed(tmp_path, "127.0.0.1"))
+        async with Server(OK, tls=context) as server:
             await not_sent(server.url, "the venue's certificate is not valid")
             assert not server.seen
 

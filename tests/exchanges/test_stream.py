@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import math
 import random
-import ssl
 import struct
-import subprocess
 import time
 
 import pytest
@@ -27,6 +25,7 @@ from passivx.exchanges.stream import (
     StreamState,
     TopicAges,
 )
+from tests.exchanges.tls import self_signed, serving
 from tests.exchanges.ws_server import (
     BINARY,
     CLOSE,
@@ -1325,13 +1324,7 @@ def test_a_url_that_will_not_do_is_refused_unseen(drive, url, reason, caplog):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
-        "-subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem"
-    )
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    return folder
+    return self_signed(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -1341,9 +1334,8 @@ def test_certificates_are_verified_and_proxies_of_the_environment_ignored(
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "WSS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "cert.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = serving(certificate)
 
     async def main():
         async with WsServer(stay, tls=context) as server, Owner(server.url) as owner:
