@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import itertools
 import json
 import logging
 import random
@@ -921,7 +922,9 @@ def test_a_signed_request_knows_the_time_first(run):
     run(main())
 
 
-def late(server: Server, acts: dict[str, list[Act]]) -> Act:
+def by_path(acts: dict[str, list[Act]]) -> Act:
+    """Answer each path by the next of its own, the last one for ever."""
+
     async def act(_: Server, seen: Seen, writer: asyncio.StreamWriter) -> None:
         left = acts[seen.target.partition("?")[0]]
         await (left.pop(0) if len(left) > 1 else left[0])(server, seen, writer)
@@ -935,15 +938,9 @@ def test_a_refused_stamp_is_looked_into_once(run):
     async def main():
         refused = answer({"code": -1021, "msg": "Timestamp"}, 400)
         async with against(OK) as (http, server, setup):
-
-            def time_now() -> Act:
-                async def act(s: Server, seen: Seen, writer: asyncio.StreamWriter) -> None:
-                    await answer({"serverTime": setup.clock.time_ms() + 6000})(s, seen, writer)
-
-                return act
-
-            acts = {"/read": [refused, OK], "/order": [refused], "/time": [time_now()]}
-            server.acts = [late(server, acts)]
+            ahead = time_server(lambda: setup, 6000, itertools.repeat((0, 0)))
+            acts = {"/read": [refused, OK], "/order": [refused], "/time": [ahead]}
+            server.acts = [by_path(acts)]
             setup.clock.advance(10_000)
             assert await http.read(READ) == {"value": 1}
             assert http.venue_time_ms() == pytest.approx(setup.clock.time_ms() + 6000, abs=5)
@@ -976,7 +973,7 @@ def test_a_look_of_just_now_is_waited_out_after_a_refused_stamp(run):
         async with against(OK) as (http, server, setup):
             venue_ms = setup.clock.time_ms()
             acts = {"/read": [refused, OK], "/time": [answer({"serverTime": venue_ms})]}
-            server.acts = [late(server, acts)]
+            server.acts = [by_path(acts)]
             setup.clock.advance(10_000)
             await http.sync_clock()
             server.seen.clear()
@@ -991,7 +988,7 @@ def test_a_clock_that_cannot_be_read_stops_no_read(run):
 
     async def main():
         async with against(OK) as (http, server, setup):
-            server.acts = [late(server, {"/read": [OK], "/time": [drop]})]
+            server.acts = [by_path({"/read": [OK], "/time": [drop]})]
             setup.clock.advance(601_000)
             assert await http.read(READ) == {"value": 1}
             with pytest.raises(UnavailableError):
@@ -1137,7 +1134,8 @@ def test_no_secret_shows_in_logs_errors_or_replies(name, caplog):
             async with setup.http as http:
                 for request in (PLACE, CANCEL):
                     reply = await http.send(request)
-                    shown.append(repr((request, str(request), replace_data(reply), http)))
+                    assert "data" not in repr(reply)
+                    shown.append(repr((request, str(request), reply, http)))
                 for call in (http.read(READ), http.read(KEEP), http.sync_clock()):
                     try:
                         await call
@@ -1150,11 +1148,6 @@ def test_no_secret_shows_in_logs_errors_or_replies(name, caplog):
               for record in caplog.records]  # fmt: skip
     assert any("passivx" in record.name for record in caplog.records)
     assert "CANARY" not in "\n".join(shown)
-
-
-def replace_data(reply: Reply) -> str:
-    assert "data" not in repr(reply)
-    return repr(reply)
 
 
 def test_prepared_requests_and_answers_do_not_show_themselves():
