@@ -925,7 +925,7 @@ def test_a_signed_request_knows_the_time_first(run):
 def by_path(acts: dict[str, list[Act]]) -> Act:
     """Answer each path by the next of its own, the last one for ever."""
 
-    async def act(_: Server, seen: Seen, writer: asyncio.StreamWriter) -> None:
+    async def act(server: Server, seen: Seen, writer: asyncio.StreamWriter) -> None:
         left = acts[seen.target.partition("?")[0]]
         await (left.pop(0) if len(left) > 1 else left[0])(server, seen, writer)
 
