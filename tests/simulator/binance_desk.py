@@ -19,7 +19,8 @@ from yarl import URL
 
 from passivx.models import Market
 from passivx.simulator.app import Simulator
-from tests.simulator.bybit_desk import quiet_feed
+from tests.simulator.lines import JsonSocket
+from tests.simulator.worlds import quiet_feed
 
 MARKET = Market(
     price_step=0.1,
@@ -44,29 +45,12 @@ def simulator(**options: Any) -> Simulator:
     return Simulator(exchange="binance", symbol=SYMBOL, **options)
 
 
-class Socket:
-    """One websocket; what came and was not taken yet is in ``seen``."""
-
-    def __init__(self, raw: aiohttp.ClientWebSocketResponse) -> None:
-        self.raw = raw
-        self.seen: list[Any] = []
-
-    async def take(self, wanted=lambda _: True) -> Any:
-        """Return the next message that is wanted; what comes before it stays in ``seen``."""
-        for i, message in enumerate(self.seen):
-            if wanted(message):
-                return self.seen.pop(i)
-        while True:
-            message = await self.raw.receive(timeout=5)
-            assert message.type is aiohttp.WSMsgType.TEXT, message
-            read = orjson.loads(message.data)
-            if wanted(read):
-                return read
-            self.seen.append(read)
+class Socket(JsonSocket):
+    """One of Binance's."""
 
     async def ask(self, message: dict) -> dict:
         """Send a request and return its answer."""
-        await self.raw.send_str(orjson.dumps(message).decode())
+        await self.send(message)
         return await self.take(lambda m: m.get("id") == message["id"] or "code" in m)
 
     async def event(self, kind: str) -> dict:
@@ -92,6 +76,7 @@ class Desk:
     def __init__(self, sim: Simulator, http: aiohttp.ClientSession) -> None:
         self.sim, self.http, self.venue = sim, http, sim.venue
         self.headers: dict[str, str] = {}
+        self._open: list[Any] = []
         self._ids = itertools.count(1)
         self._trades = itertools.count(10)
 
@@ -161,8 +146,6 @@ class Desk:
         self._open.append(raw)
         return Socket(raw)
 
-    _open: list[Any]
-
     async def user_stream(self) -> Socket:
         answer = await self.raw("POST", "/fapi/v1/listenKey")
         return await self.socket(f"/private/ws/{answer['listenKey']}")
@@ -189,7 +172,6 @@ async def desk(**options: Any):
         aiohttp.ClientSession() as http,
     ):
         served = Desk(sim, http)
-        served._open = []
         await sim.step(ticks=1)
         yield served
         assert [r for r in sim.ledger.entries("fault") if r.get("do") == "simulator_failed"] == []

@@ -14,15 +14,13 @@ from contextlib import asynccontextmanager
 from urllib.parse import urlencode
 
 import aiohttp
-import numpy as np
 import orjson
 
-from passivx.data.ticks import Ticks
 from passivx.models import Market
 from passivx.simulator.app import Simulator
-from passivx.simulator.feed import Feed
+from tests.simulator.lines import JsonSocket
+from tests.simulator.worlds import quiet_feed
 
-START_MS = 1_700_000_000_000
 INVERSE = Market(
     price_step=0.5,
     qty_step=1.0,
@@ -47,21 +45,6 @@ SYMBOLS = {True: "BTCUSD", False: "BTCUSDT"}
 WALLETS = {True: 10.0, False: 500_000.0}
 
 
-def quiet_feed(price: float = 50_000.0) -> Feed:
-    """One trade and no more."""
-    return Feed(
-        "quiet",
-        [
-            Ticks(
-                price=np.array([price]),
-                qty=np.array([1.0]),
-                ts_ms=np.array([START_MS]),
-                buyer_maker=np.zeros(1, np.uint8),
-            )
-        ],
-    )
-
-
 def simulator(market: Market = INVERSE, **options) -> Simulator:
     options.setdefault("speed", "step")
     options.setdefault("leverage", 10.0)
@@ -76,32 +59,8 @@ def sign(secret: str, text: str) -> str:
     return hmac.new(secret.encode(), text.encode(), "sha256").hexdigest()
 
 
-class Socket:
-    """One websocket; what came and was not taken yet is in ``seen``."""
-
-    def __init__(self, raw: aiohttp.ClientWebSocketResponse) -> None:
-        self.raw = raw
-        self.seen: list[dict] = []
-
-    async def send(self, message: object) -> None:
-        text = message if isinstance(message, str) else orjson.dumps(message).decode()
-        await self.raw.send_str(text)
-
-    async def _receive(self) -> dict:
-        message = await self.raw.receive(timeout=5)
-        assert message.type is aiohttp.WSMsgType.TEXT, message
-        return orjson.loads(message.data)
-
-    async def take(self, wanted=lambda _: True) -> dict:
-        """Return the next message that is wanted; what comes before it stays in ``seen``."""
-        for i, message in enumerate(self.seen):
-            if wanted(message):
-                return self.seen.pop(i)
-        while True:
-            message = await self._receive()
-            if wanted(message):
-                return message
-            self.seen.append(message)
+class Socket(JsonSocket):
+    """One of Bybit's."""
 
     async def ask(self, message: dict) -> dict:
         """Send an operation and return its answer."""

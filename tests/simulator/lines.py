@@ -7,9 +7,10 @@ import base64
 import contextlib
 import os
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self
 
+import aiohttp
 import orjson
 
 from passivx.clock import VirtualClock
@@ -180,6 +181,46 @@ class Client:
         """Tell whether only the answer to a ping comes: what was sent before would be first."""
         self.send(b"?", PING)
         return await self.frame() == (PONG, b"?")
+
+
+class JsonSocket:
+    """An aiohttp client's websocket; what came and was not taken yet is in ``seen``."""
+
+    def __init__(self, raw: aiohttp.ClientWebSocketResponse) -> None:
+        self.raw = raw
+        self.seen: list[Any] = []
+
+    async def send(self, message: object) -> None:
+        text = message if isinstance(message, str) else orjson.dumps(message).decode()
+        await self.raw.send_str(text)
+
+    async def take(self, wanted: Callable[[Any], object] = lambda _: True) -> Any:
+        """Return the next message that is wanted; what comes before it stays in ``seen``."""
+        for i, message in enumerate(self.seen):
+            if wanted(message):
+                return self.seen.pop(i)
+        while True:
+            frame = await self.raw.receive(timeout=5)
+            assert frame.type is aiohttp.WSMsgType.TEXT, frame
+            message = orjson.loads(frame.data)
+            if wanted(message):
+                return message
+            self.seen.append(message)
+
+
+class FrontSide:
+    """A socket of which only the front's side is there."""
+
+    def __init__(self, channel: str, path: str, query: str = "") -> None:
+        self.channel, self.path, self.query, self.state = channel, path, query, None
+        self.sent: list[dict[str, Any]] = []
+        self.closed_with: int | None = None
+
+    def send(self, text: bytes) -> None:
+        self.sent.append(orjson.loads(text))
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        self.closed_with = code
 
 
 @contextlib.asynccontextmanager

@@ -27,23 +27,8 @@ from passivx.simulator.ledger import Ledger
 from passivx.simulator.messages import HttpRequest
 from passivx.simulator.venue import SimVenue
 from tests.simulator.binance_desk import MARKET, SYMBOL, RefusedError, desk
-
-START_MS = 1_700_000_000_000
-
-
-class Line:
-    """A socket of which only the front's side is there."""
-
-    def __init__(self, channel: str, path: str, query: str = "") -> None:
-        self.channel, self.path, self.query, self.state = channel, path, query, None
-        self.sent: list[dict] = []
-        self.closed_with: int | None = None
-
-    def send(self, text: bytes) -> None:
-        self.sent.append(orjson.loads(text))
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        self.closed_with = code
+from tests.simulator.lines import FrontSide
+from tests.simulator.worlds import START_MS
 
 
 class Counter:
@@ -76,17 +61,17 @@ class Counter:
         signature = hmac.digest(self.secret.encode(), query.encode(), "sha256").hex()
         return self.raw(method, f"/fapi/{path}", f"{query}&signature={signature}")[1]
 
-    def line(self, channel: str, path: str, query: str = "") -> Line:
+    def line(self, channel: str, path: str, query: str = "") -> FrontSide:
         assert self.front.accept(path, query) == channel
-        line = Line(channel, path, query)
+        line = FrontSide(channel, path, query)
         self.front.opened(line)
         return line
 
-    def user_line(self, query: str = "") -> Line:
+    def user_line(self, query: str = "") -> FrontSide:
         key = self.raw("POST", "/fapi/v1/listenKey")[1]["listenKey"]
         return self.line("private", f"/private/ws/{key}", query)
 
-    def frame(self, line: Line, method: str, params: dict) -> dict:
+    def frame(self, line: FrontSide, method: str, params: dict) -> dict:
         self.front.message(line, json.dumps({"id": "i", "method": method, "params": params}))
         return line.sent.pop()
 

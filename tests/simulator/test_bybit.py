@@ -21,7 +21,9 @@ from passivx.simulator.feed import find_listing
 from passivx.simulator.ledger import Ledger
 from passivx.simulator.messages import HttpRequest
 from passivx.simulator.venue import OrderType, SimVenue, TimeInForce
-from tests.simulator.bybit_desk import INVERSE, LINEAR, START_MS, Desk, run, sign
+from tests.simulator.bybit_desk import INVERSE, LINEAR, Desk, run, sign
+from tests.simulator.lines import FrontSide
+from tests.simulator.worlds import START_MS
 
 ALL_TOPICS = ("order", "execution", "execution.fast", "position", "wallet")
 
@@ -1093,16 +1095,7 @@ def test_published_signature_of_a_socket(shared):
         front = front_at(vector["expires"] - 1000, vector["api_key"], vector["secret"])
         assert sign(vector["secret"], f"GET/realtime{vector['expires']}") == vector["signature"]
 
-        class Recorder:
-            channel, path, query, state = "private", "/v5/private", "", None
-
-            def __init__(self):
-                self.sent = []
-
-            def send(self, text):
-                self.sent.append(orjson.loads(text))
-
-        session = Recorder()
+        session = FrontSide("private", "/v5/private")
         front.opened(session)
         front.message(session, json.dumps(vector["frame"]))
         assert session.sent[0]["success"] is True
@@ -1527,20 +1520,6 @@ BODIES = st.dictionaries(st.sampled_from(NAMES), WORDS | VALUES, max_size=4).map
 )
 
 
-class Line:
-    """A socket that keeps what is sent to it."""
-
-    def __init__(self, channel: str, path: str) -> None:
-        self.channel, self.path, self.query, self.state = channel, path, "", None
-        self.sent: list[dict] = []
-
-    def send(self, text: str) -> None:
-        self.sent.append(orjson.loads(text))
-
-    def close(self, code: int = 1000, reason: str = "") -> None:
-        self.sent.append({"closed": code})
-
-
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_is_asked_gets_an_answer_in_the_venues_form(data):
@@ -1576,7 +1555,7 @@ def test_whatever_a_socket_is_told_it_answers_once(data):
             [("public", "/v5/public/inverse"), ("private", "/v5/private"), ("trade", "/v5/trade")]
         )
     )
-    line = Line(channel, path)
+    line = FrontSide(channel, path)
     front.opened(line)
     expires = START_MS + 1000
     if data.draw(st.booleans()) and channel != "public":
@@ -1600,6 +1579,7 @@ def test_whatever_a_socket_is_told_it_answers_once(data):
     )
     front.message(line, json.dumps(message))
     assert len(line.sent) == 1
+    assert line.closed_with is None
     front.closed(line)
 
 
@@ -1624,7 +1604,7 @@ def test_what_the_private_topics_told_is_what_rest_says(acts):
     front = front_at(START_MS, "k", "s")
     venue = front._venue
     front._limited = False
-    line = Line("private", "/v5/private")
+    line = FrontSide("private", "/v5/private")
     front.opened(line)
     expires = START_MS + 1000
     auth = {"op": "auth", "args": ["k", expires, sign("s", f"GET/realtime{expires}")]}

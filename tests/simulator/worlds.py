@@ -9,8 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from passivx.clock import VirtualClock
+from passivx.data.ticks import Ticks
 from passivx.models import Market
+from passivx.simulator.feed import Feed
 from passivx.simulator.ledger import Ledger
 from passivx.simulator.venue import (
     Execution,
@@ -55,6 +59,21 @@ LISTING = Listing(
     band_up=100.0,
     band_down=0.0,
 )
+
+
+def quiet_feed(price: float = 50_000.0) -> Feed:
+    """One trade and no more."""
+    return Feed(
+        "quiet",
+        [
+            Ticks(
+                price=np.array([price]),
+                qty=np.array([1.0]),
+                ts_ms=np.array([START_MS]),
+                buyer_maker=np.zeros(1, np.uint8),
+            )
+        ],
+    )
 
 
 @dataclass
