@@ -59,6 +59,22 @@ def sign(secret: str, text: str) -> str:
     return hmac.new(secret.encode(), text.encode(), "sha256").hexdigest()
 
 
+def signed_headers(key: str, secret: str, stamp_ms: int, text: str, window: str = "5000") -> dict:
+    """Return the headers of a request: what is signed is its query or its body."""
+    stamp = str(stamp_ms)
+    return {
+        "X-BAPI-API-KEY": key,
+        "X-BAPI-TIMESTAMP": stamp,
+        "X-BAPI-RECV-WINDOW": window,
+        "X-BAPI-SIGN": sign(secret, stamp + key + window + text),
+    }
+
+
+def signed_in(key: str, secret: str, expires_ms: int) -> dict:
+    """Return the message that signs a socket in."""
+    return {"op": "auth", "args": [key, expires_ms, sign(secret, f"GET/realtime{expires_ms}")]}
+
+
 class Socket(JsonSocket):
     """One of Bybit's."""
 
@@ -104,13 +120,8 @@ class Desk:
         return self.sim.clock.time_ms()
 
     def signed(self, payload: str, *, at_ms: int | None = None, window: str = "5000") -> dict:
-        stamp = str(self.now_ms if at_ms is None else at_ms)
-        return {
-            "X-BAPI-API-KEY": self.key,
-            "X-BAPI-TIMESTAMP": stamp,
-            "X-BAPI-RECV-WINDOW": window,
-            "X-BAPI-SIGN": sign(self.secret, stamp + self.key + window + payload),
-        }
+        stamp_ms = self.now_ms if at_ms is None else at_ms
+        return signed_headers(self.key, self.secret, stamp_ms, payload, window)
 
     async def raw(self, method: str, path: str, **kwargs) -> tuple[int, bytes]:
         url = self.sim.endpoints["rest"] + path
@@ -173,10 +184,7 @@ class Desk:
 
     def auth(self, *, expires_ms: int | None = None) -> dict:
         expires = self.now_ms + 5000 if expires_ms is None else expires_ms
-        return {
-            "op": "auth",
-            "args": [self.key, expires, sign(self.secret, f"GET/realtime{expires}")],
-        }
+        return signed_in(self.key, self.secret, expires)
 
     async def private(self, *topics: str) -> Socket:
         """Return a private socket that is signed in and listens."""

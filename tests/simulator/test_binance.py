@@ -30,6 +30,10 @@ from tests.simulator.binance_desk import MARKET, SYMBOL, RefusedError, desk
 from tests.simulator.lines import FrontSide
 from tests.simulator.worlds import START_MS
 
+# A post-only order far below the market, of 800 notional.
+BID = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX", "quantity": "0.01",
+       "price": "80000"}  # fmt: skip
+
 
 class Counter:
     """A front alone, on a clock that stands, with the signing hand before it."""
@@ -55,11 +59,17 @@ class Counter:
         reply = self.front.rest(request)
         return reply.status, orjson.loads(reply.body), reply.headers
 
+    def sign(self, text: str) -> str:
+        return hmac.digest(self.secret.encode(), text.encode(errors="replace"), "sha256").hex()
+
+    def signed(self, method: str, path: str, **params):
+        """Send a signed request; return as `raw` does."""
+        query = urlencode({"timestamp": self.clock.time_ms()} | params)
+        return self.raw(method, f"/fapi/{path}", f"{query}&signature={self.sign(query)}")
+
     def ask(self, method: str, path: str, **params):
         """Return the answer to a signed request, whatever it is."""
-        query = urlencode({"timestamp": self.clock.time_ms()} | params)
-        signature = hmac.digest(self.secret.encode(), query.encode(), "sha256").hex()
-        return self.raw(method, f"/fapi/{path}", f"{query}&signature={signature}")[1]
+        return self.signed(method, path, **params)[1]
 
     def line(self, channel: str, path: str, query: str = "") -> FrontSide:
         assert self.front.accept(path, query) == channel
@@ -290,8 +300,7 @@ def test_a_socket_signed_in_with_ed25519_needs_neither_key_nor_signature():
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     at = Counter(secret=pem)
     line = at.line("trade", "/ws-fapi/v1")
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-             "quantity": "0.01", "price": "80000", "timestamp": START_MS}  # fmt: skip
+    order = BID | {"timestamp": START_MS}
     assert at.frame(line, "order.place", order)["error"]["code"] == -2014
     text = f"apiKey=k&timestamp={START_MS}"
     params = {"apiKey": "k", "timestamp": START_MS}
@@ -550,9 +559,7 @@ def test_amending_cancelling_and_their_codes():
 def test_amendments_are_remembered_and_told_with_their_number():
     at = Counter()
     user = at.user_line()
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-             "quantity": "0.01", "price": "80000"}  # fmt: skip
-    placed = at.ask("POST", "v1/order", **order)
+    placed = at.ask("POST", "v1/order", **BID)
     ref = {"symbol": SYMBOL, "orderId": placed["orderId"], "side": "BUY"}
     at.ask("PUT", "v1/order", **ref, quantity="0.02", price="80000", modifyId=7)
     assert user.sent[-1]["o"]["M"] == 7
@@ -587,10 +594,8 @@ def test_a_reduce_only_order_stays_exempt_from_the_least_notional_when_that_is_s
 def test_orders_without_a_fill_are_forgotten_after_three_days():
     day_ms = 86_400_000
     at = Counter()
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-             "quantity": "0.01", "price": "80000"}  # fmt: skip
-    rests = at.ask("POST", "v1/order", **order)["orderId"]
-    ended = at.ask("POST", "v1/order", **order)["orderId"]
+    rests = at.ask("POST", "v1/order", **BID)["orderId"]
+    ended = at.ask("POST", "v1/order", **BID)["orderId"]
     bought = at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")[
         "orderId"
     ]
@@ -794,8 +799,7 @@ def test_money_adds_up_over_every_list():
 def test_codes_of_amending_and_what_ends_the_order():
     at = Counter()
     user = at.user_line()
-    row = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-           "quantity": "0.02", "price": "89000"}  # fmt: skip
+    row = BID | {"quantity": "0.02", "price": "89000"}
     change = {"symbol": SYMBOL, "side": "BUY", "quantity": "0.02", "price": "89000"}
 
     def amended(order_id: int, **changes) -> dict:
@@ -840,8 +844,7 @@ def test_codes_of_tiers_of_too_many_orders_and_of_a_stopped_market():
         Tier(floor=50_000.0, maintenance_rate=0.005, max_leverage=5.0),
     )
     at.venue.set_listing(replace(listing, market=replace(market, tiers=tiers), max_orders=2))
-    row = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-           "quantity": "0.01", "price": "89000"}  # fmt: skip
+    row = BID | {"price": "89000"}
     assert at.ask("POST", "v1/order", **row | {"quantity": "1"})["code"] == -2027
     assert [at.ask("POST", "v1/order", **row).get("code") for _ in range(3)] == [None, None, -2025]
     at.venue.set_trading(False)
@@ -852,8 +855,7 @@ def test_codes_of_tiers_of_too_many_orders_and_of_a_stopped_market():
 def test_answers_by_the_type_that_was_asked_for():
     at = Counter()
     user = at.user_line()
-    row = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "IOC",
-           "quantity": "0.01", "price": "89000", "newOrderRespType": "RESULT"}  # fmt: skip
+    row = BID | {"timeInForce": "IOC", "price": "89000", "newOrderRespType": "RESULT"}
     expired = at.ask("POST", "v1/order", **row)
     assert (expired["status"], expired["executedQty"]) == ("EXPIRED", "0.000")
     assert [(m["o"]["x"], m["o"]["er"]) for m in user.sent] == [("NEW", "0"), ("EXPIRED", "2")]
@@ -1164,16 +1166,11 @@ def test_funding_rates_have_a_pool_of_their_own():
 def test_who_waits_as_long_as_told_is_served(steps):
     """Whatever was asked before: Retry-After is enough, for orders and for weight."""
     at = Counter(limits=True)
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX",
-             "quantity": "0.01", "price": "80000"}  # fmt: skip
     for n, wait_ms in steps:
         at.clock.advance(wait_ms // (1 + 9 * (n % 2)))
         for _ in range(n):
-            rows = json.dumps([order] * 5)
-            query = urlencode({"timestamp": at.clock.time_ms(), "batchOrders": rows})
-            signature = hmac.digest(b"s", query.encode(), "sha256").hex()
-            query += f"&signature={signature}"
-            status, answer, headers = at.raw("POST", "/fapi/v1/batchOrders", query)
+            rows = json.dumps([BID] * 5)
+            status, answer, headers = at.signed("POST", "v1/batchOrders", batchOrders=rows)
             at.venue.cancel_all()
             if status == 200:
                 assert int(headers["X-MBX-ORDER-COUNT-10S"]) <= 300
@@ -1181,7 +1178,7 @@ def test_who_waits_as_long_as_told_is_served(steps):
                 continue
             assert (status, answer["code"]) == (429, -1015)
             at.clock.advance(1000 * int(headers["Retry-After"]))
-            assert at.ask("POST", "v1/order", **order)["status"] == "NEW"
+            assert at.ask("POST", "v1/order", **BID)["status"] == "NEW"
             at.venue.cancel_all()
 
 
@@ -1295,8 +1292,8 @@ def test_counters_of_the_order_socket_can_be_hidden():
         line = at.line("trade", "/ws-fapi/v1", query)
         fields = stamp | {k: str(v).lower() for k, v in params.items()}
         text = "&".join(f"{k}={v}" for k, v in sorted(fields.items()))
-        signature = hmac.digest(b"s", text.encode(), "sha256").hex()
-        answer = at.frame(line, "v2/account.balance", stamp | params | {"signature": signature})
+        signed = stamp | params | {"signature": at.sign(text)}
+        answer = at.frame(line, "v2/account.balance", signed)
         assert answer["status"] == 200
         assert ("rateLimits" in answer) is shown
 
@@ -1436,8 +1433,7 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 # Sense with a few words of nonsense in it: whatever is nonsense alone is refused at the door.
-GOOD = {"symbol": SYMBOL, "side": "BUY", "type": "LIMIT", "timeInForce": "GTX", "quantity": "0.01",
-        "price": "80000", "newClientOrderId": "known", "origClientOrderId": "known"}  # fmt: skip
+GOOD = BID | {"newClientOrderId": "known", "origClientOrderId": "known"}
 ASKED = st.dictionaries(NAMES, TEXTS | st.text(max_size=9), max_size=5).map(
     lambda changes: {**GOOD, **changes}
 )
@@ -1494,8 +1490,7 @@ def test_whatever_a_socket_is_told_it_answers_once(data):
     if isinstance(params, dict):
         params |= {"apiKey": "k", "timestamp": START_MS}
         text = "&".join(f"{k}={v}" for k, v in sorted(params.items()))
-        signature = hmac.digest(b"s", text.encode(errors="replace"), "sha256").hex()
-        params["signature"] = signature
+        params["signature"] = at.sign(text)
     at.front.message(line, json.dumps(message))
     answer = line.sent.pop()
     assert line.sent == []

@@ -21,7 +21,7 @@ from passivx.simulator.feed import find_listing
 from passivx.simulator.ledger import Ledger
 from passivx.simulator.messages import HttpRequest
 from passivx.simulator.venue import OrderType, SimVenue, TimeInForce
-from tests.simulator.bybit_desk import INVERSE, LINEAR, Desk, run, sign
+from tests.simulator.bybit_desk import INVERSE, LINEAR, Desk, run, sign, signed_headers, signed_in
 from tests.simulator.lines import FrontSide
 from tests.simulator.worlds import START_MS
 
@@ -40,6 +40,20 @@ def front_at(now_ms: int, key: str, secret: str) -> BybitFront:
         wallet=10.0,
     )
     return BybitFront(venue, ledger, clock=clock, key=key, secret=secret)
+
+
+def asked(front: BybitFront, method: str, path: str, params: dict) -> dict:
+    """Return the answer to a signed request at `START_MS`; a query has its texts alone."""
+    if method == "GET":
+        query = urlencode({n: v for n, v in params.items() if isinstance(v, str)})
+        text, body = query, b""
+    else:
+        query, text = "", json.dumps(params)
+        body = text.encode()
+    headers = signed_headers("k", "s", START_MS, text)
+    reply = front.rest(HttpRequest(method, path, query, headers, body))
+    assert reply.status == 200
+    return orjson.loads(reply.body)
 
 
 # --- shapes, against the documented examples ----------------------------------------------------
@@ -1527,21 +1541,7 @@ def test_whatever_is_asked_gets_an_answer_in_the_venues_form(data):
     path = data.draw(st.sampled_from(sorted(front._routes)))
     route = front._routes[path]
     params = data.draw(BODIES)
-    if route.method == "GET":
-        query, body = urlencode({n: v for n, v in params.items() if isinstance(v, str)}), b""
-    else:
-        query, body = "", json.dumps(params).encode()
-    stamp = str(START_MS)
-    text = f"{stamp}k5000{query or body.decode()}"
-    headers = {
-        "X-BAPI-API-KEY": "k",
-        "X-BAPI-TIMESTAMP": stamp,
-        "X-BAPI-RECV-WINDOW": "5000",
-        "X-BAPI-SIGN": sign("s", text),
-    }
-    reply = front.rest(HttpRequest(route.method, path, query, headers, body))
-    answer = orjson.loads(reply.body)
-    assert reply.status == 200
+    answer = asked(front, route.method, path, params)
     assert set(answer) == {"retCode", "retMsg", "result", "retExtInfo", "time"}
     assert answer["retCode"] != 10004
 
@@ -1557,10 +1557,8 @@ def test_whatever_a_socket_is_told_it_answers_once(data):
     )
     line = FrontSide(channel, path)
     front.opened(line)
-    expires = START_MS + 1000
     if data.draw(st.booleans()) and channel != "public":
-        auth = {"op": "auth", "args": ["k", expires, sign("s", f"GET/realtime{expires}")]}
-        front.message(line, json.dumps(auth))
+        front.message(line, json.dumps(signed_in("k", "s", START_MS + 1000)))
         line.sent.clear()
     ops = st.sampled_from(
         ["auth", "subscribe", "unsubscribe", "order.create", "order.amend-batch", "x"]
@@ -1606,51 +1604,38 @@ def test_what_the_private_topics_told_is_what_rest_says(acts):
     front._limited = False
     line = FrontSide("private", "/v5/private")
     front.opened(line)
-    expires = START_MS + 1000
-    auth = {"op": "auth", "args": ["k", expires, sign("s", f"GET/realtime{expires}")]}
-    front.message(line, json.dumps(auth))
+    front.message(line, json.dumps(signed_in("k", "s", START_MS + 1000)))
     front.message(line, json.dumps({"op": "subscribe", "args": list(ALL_TOPICS)}))
     line.sent.clear()
-
-    def ask(method, path, params):
-        text = json.dumps(params) if method == "POST" else urlencode(params)
-        stamp = str(START_MS)
-        headers = {
-            "X-BAPI-API-KEY": "k",
-            "X-BAPI-TIMESTAMP": stamp,
-            "X-BAPI-RECV-WINDOW": "5000",
-            "X-BAPI-SIGN": sign("s", f"{stamp}k5000{text}"),
-        }
-        query, body = ("", text.encode()) if method == "POST" else (text, b"")
-        return orjson.loads(front.rest(HttpRequest(method, path, query, headers, body)).body)
 
     where = {"category": "inverse", "symbol": "BTCUSD"}
     names: list[str] = []
     for i, (act, which, side, size) in enumerate(acts):
-        bid, ask_price = venue.quote
+        bid, ask = venue.quote
         new = {
             **where,
             "side": "Buy" if side > 0 else "Sell",
             "orderType": "Market" if act == "market" else "Limit",
             "qty": str(size * 100),
-            "price": f"{bid - size if side > 0 else ask_price + size:.1f}",
+            "price": f"{bid - size if side > 0 else ask + size:.1f}",
             "orderLinkId": f"n{i}",
             "reduceOnly": act == "reduce",
             "timeInForce": "PostOnly" if act == "post_only" else "GTC",
         }
         if act == "limit" and which == 0:  # through the market
-            new["price"] = f"{ask_price + 5 if side > 0 else bid - 5:.1f}"
+            new["price"] = f"{ask + 5 if side > 0 else bid - 5:.1f}"
         if act in ("post_only", "limit", "market", "reduce"):
-            if ask("POST", "/v5/order/create", new)["retCode"] == 0:
+            if asked(front, "POST", "/v5/order/create", new)["retCode"] == 0:
                 names.append(f"n{i}")
         elif act == "amend" and names:
             name = names[which % len(names)]
             changes = {"orderLinkId": name, "price": new["price"], "qty": new["qty"]}
-            ask("POST", "/v5/order/amend", {**where, **changes})
+            asked(front, "POST", "/v5/order/amend", {**where, **changes})
         elif act == "cancel" and names:
-            ask("POST", "/v5/order/cancel", {**where, "orderLinkId": names[which % len(names)]})
+            name = names[which % len(names)]
+            asked(front, "POST", "/v5/order/cancel", {**where, "orderLinkId": name})
         elif act == "cancel_all":
-            ask("POST", "/v5/order/cancel-all", where)
+            asked(front, "POST", "/v5/order/cancel-all", where)
         elif act == "print":
             venue.jump(90_001.0 + side * size, 1e6)
         elif act == "fill" and list(venue.open_orders()):
@@ -1685,10 +1670,10 @@ def test_what_the_private_topics_told_is_what_rest_says(acts):
     assert size == venue.size
     assert money == pytest.approx(venue.wallet - 10.0, abs=1e-10)
     listed = {}
-    for path, more in (("/v5/order/realtime", {}), ("/v5/order/history", {})):
+    for path in ("/v5/order/realtime", "/v5/order/history"):
         cursor = {"limit": "50"}
         while cursor:
-            result = ask("GET", path, {**where, **more, **cursor})["result"]
+            result = asked(front, "GET", path, {**where, **cursor})["result"]
             for row in result["list"]:
                 assert listed.setdefault(row["orderId"], row) is row
             text = result["nextPageCursor"]
