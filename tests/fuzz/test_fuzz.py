@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.run import WORDS, kept
 from tests.fuzz.targets import TARGETS
 
-CORPUS = Path(__file__).parent / "corpus"
 N_EXAMPLES = int(os.environ.get("PASSIVX_FUZZ_EXAMPLES", "300"))
-# Words that readers look for, and the ends of number ranges.
-WORDS = [
-    b'"', b"{}", b"[]", b"null", b"true", b"0", b"-1", b"1e999", b'"NaN"', b'"1e999"', b'"0"',
-    b'""', b"9" * 19, b'"' + b"9" * 400 + b'"', b"\\u0000", b"\xff", b"[" * 40, b'"1_0"', b"1.5",
-]  # fmt: skip
-
-
-def seeds(target: str) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
 
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_corpus_holds(target):
-    entries = seeds(target)
+    entries = kept(target)
     assert entries
     for entry in entries:
         TARGETS[target](entry)
@@ -34,7 +24,7 @@ def test_the_corpus_holds(target):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_around_the_corpus(target):
-    entries = seeds(target)
+    entries = kept(target)
 
     @settings(max_examples=N_EXAMPLES, deadline=None)
     @given(st.data())
