@@ -19,7 +19,8 @@ from passivx.data.ticks import Ticks, load_ticks
 from passivx.errors import ConfigError, DataError
 from passivx.simulator.feed import Feed, Replay, find_listing
 from passivx.simulator.ledger import Ledger
-from tests.simulator.worlds import MARKET, World, world
+from passivx.simulator.venue import SimVenue
+from tests.simulator.worlds import BYBIT, MARKET, World, world
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 MIDNIGHT_MS = 1_704_067_200_000
@@ -358,14 +359,12 @@ def test_a_replay_that_is_late_catches_up_and_yields(run: Run) -> None:
 
 def test_as_fast_as_it_goes(run: Run) -> None:
     async def main() -> None:
-        w = world()
         clock = WallClock()
         ledger = Ledger(clock)
         listing = find_listing("bybit", "BTCUSD")
-        w.venue.set_trading(False)
         feed = Feed.synthetic(1, "bybit")
-        venue = type(w.venue)(
-            listing, w.venue.policy, clock=clock, ledger=ledger, price=feed.start_price, wallet=1.0
+        venue = SimVenue(
+            listing, BYBIT, clock=clock, ledger=ledger, price=feed.start_price, wallet=1.0
         )
         r = Replay(feed, venue, clock, ledger=ledger, speed="max")
         task = asyncio.create_task(r.run())
