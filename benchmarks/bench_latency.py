@@ -22,7 +22,6 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ import pytest
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from benchmarks.latency_venue import KINDS, keep_to, stay_awake
+from benchmarks.cores import needs_cores, on_core
+from benchmarks.latency_venue import KINDS, stay_awake
 from passivx.clock import WallClock
 from passivx.exchanges.base import NewOrder, Steps
 from passivx.exchanges.binance.client import Binance
@@ -108,7 +108,7 @@ async def measure(venue: subprocess.Popen[str], rounds: int) -> dict[str, list[l
 
 
 @pytest.fixture(scope="module")
-def figures() -> Iterator[dict[str, list[list[int]]]]:
+def figures() -> dict[str, list[list[int]]]:
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.latency_venue"],
         stdin=subprocess.PIPE,
@@ -122,14 +122,12 @@ def figures() -> Iterator[dict[str, list[list[int]]]]:
             )
             for core in (0, 1)
         ]
-        everywhere = os.sched_getaffinity(0)
         try:
             for process in awake:
                 process.start()
-            keep_to(1)
-            yield uvloop.run(measure(venue, ROUNDS))
+            with on_core(1):
+                return uvloop.run(measure(venue, ROUNDS))
         finally:
-            os.sched_setaffinity(0, everywhere)
             venue.kill()
             for process in awake:
                 process.kill()
@@ -140,7 +138,7 @@ def quantile(values: list[int], q: float) -> float:
     return float(statistics.quantiles(values, n=100)[round(q * 100) - 1])
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux: cores are assigned")
+@needs_cores
 def test_tick_to_order(benchmark: Any, figures: dict[str, list[list[int]]]) -> None:
     """Print and keep the table; the benchmark's own figure is the order socket's p50."""
     table: dict[str, dict[str, float]] = {}

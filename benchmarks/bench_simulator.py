@@ -26,7 +26,7 @@ import pytest
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 
-from benchmarks.latency_venue import keep_to
+from benchmarks.cores import needs_cores, on_core
 from passivx._core.wire import BinanceOrderText, BybitOrderText, Hmac
 from tests.simulator.worlds import world
 
@@ -193,7 +193,7 @@ async def simulator(exchange: str) -> AsyncIterator[dict[str, str]]:
             process.terminate()
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux: cores are assigned")
+@needs_cores
 @pytest.mark.parametrize("exchange", ["binance", "bybit"])
 def test_orders(benchmark: Any, exchange: str) -> None:
     """Print and keep orders a second over either way."""
@@ -206,12 +206,8 @@ def test_orders(benchmark: Any, exchange: str) -> None:
                 "rest": await over_rest(line, N_ORDERS),
             }
 
-    everywhere = os.sched_getaffinity(0)
-    keep_to(1)
-    try:
+    with on_core(1):
         rates = uvloop.run(run())
-    finally:
-        os.sched_setaffinity(0, everywhere)
     benchmark.extra_info["orders_per_s"] = rates
     print(f"\n{exchange}:", ", ".join(f"{way} {rate:,.0f} orders/s" for way, rate in rates.items()))
     benchmark.pedantic(lambda: None, rounds=1)
