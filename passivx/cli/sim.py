@@ -151,7 +151,7 @@ def command(
 
         feed = Feed.from_ticks(load_ticks(list(ticks_paths)), market)
     else:
-        feed = Feed.synthetic(1 if market_seed is None else market_seed, exchange)
+        feed = Feed.synthetic(1 if market_seed is None else market_seed, exchange, market)
     faults = [] if faults_path is None else load_faults(faults_path)
     try:
         simulator = Simulator(

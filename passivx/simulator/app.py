@@ -113,9 +113,9 @@ class Simulator:
         self.stopped = asyncio.Event()
         self._port = port
         self._rules = read_rules(list(faults), "faults")
-        feed = Feed.synthetic(1, exchange) if feed is None else feed
         listing = find_listing(exchange, self.symbol, market)
         market = listing.market
+        feed = Feed.synthetic(1, exchange, market) if feed is None else feed
         if wallet is None:
             wallet = market.in_settle(_WALLET_QUOTE, feed.start_price)
         base: Clock = VirtualClock(feed.start_ts_ms) if speed == "step" else WallClock()

@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Final, Literal
@@ -14,7 +15,7 @@ from typing import Final, Literal
 import numpy as np
 
 from passivx.clock import Clock, VirtualClock
-from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_chunks
+from passivx.data.synthetic import BTCUSD, BTCUSDT, MarketProfile, synthetic_chunks
 from passivx.data.ticks import Ticks
 from passivx.errors import ConfigError, DataError, Problem, nearest
 from passivx.models import Market, load_market, step_parts
@@ -105,7 +106,8 @@ class Feed:
         Raises
         ------
         ConfigError
-            If a price is off the market's grid, naming the first.
+            If a price is off the market's grid, or a quantity so small that the market has no name
+            for it, naming the first.
         DataError
             If there are none.
         """
@@ -114,27 +116,35 @@ class Feed:
         if off.any():
             row = int(off.argmax())
             price = float(ticks.price[row])
-            raise ConfigError(
-                [
-                    Problem(
-                        "price_step",
-                        market.price_step,
-                        f"does not divide the price {price!r} of trade {row + 1}",
-                        "give the market the trades were recorded on with --market FILE",
-                    )
-                ]
+            raise _another_market(
+                "price_step",
+                market.price_step,
+                f"does not divide the price {price!r} of trade {row + 1}",
+            )
+        # What the tape shows is rounded to the step; a venue shows no trade of nothing.
+        small = ticks.qty < 0.5 * market.qty_step
+        if small.any():
+            row = int(small.argmax())
+            qty = float(ticks.qty[row])
+            raise _another_market(
+                "qty_step",
+                market.qty_step,
+                f"is too coarse for the quantity {qty!r} of trade {row + 1}",
             )
         sources = ticks.report.sources
         return cls(sources[0] if sources else "trades", [ticks])
 
     @classmethod
-    def synthetic(cls, seed: int, exchange: str) -> Feed:
+    def synthetic(cls, seed: int, exchange: str, market: Market | None = None) -> Feed:
         """Make up an endless market: BTCUSDT as on Binance, BTCUSD as on Bybit.
+
+        On the steps of ``market``, if one is given; it begins as many price steps high as those,
+        where their own price would be fewer than 1,000 of its steps or more than 1e9.
 
         Raises
         ------
         ConfigError
-            If the exchange is neither, or the seed negative.
+            If the exchange is neither, the seed negative, or nothing can be made up on those steps.
         """
         profile = _PROFILES.get(exchange)
         if profile is None:
@@ -143,7 +153,10 @@ class Feed:
             )
         if seed < 0:
             raise ConfigError([Problem("seed", seed, "must be >= 0")])
-        return cls(f"synthetic {profile.symbol}, seed {seed}", _made(seed, exchange))
+        if market is not None:
+            profile = _on_steps_of(market, profile)
+        chunks = synthetic_chunks(seed, profile=profile, chunk=_PIECE)
+        return cls(f"synthetic {profile.symbol}, seed {seed}", chunks)
 
     def __iter__(self) -> Iterator[Print]:
         for ticks in self._pieces:
@@ -162,8 +175,22 @@ class Feed:
                 )
 
 
-def _made(seed: int, exchange: str) -> Iterator[Ticks]:
-    return synthetic_chunks(seed, profile=_PROFILES[exchange], chunk=_PIECE)
+def _another_market(name: str, step: float, message: str) -> ConfigError:
+    remedy = "give the market the trades were recorded on with --market FILE"
+    return ConfigError([Problem(name, step, message, remedy)])
+
+
+def _on_steps_of(market: Market, profile: MarketProfile) -> MarketProfile:
+    units, scale = step_parts(market.price_step)
+    n_steps = round(profile.start_price / market.price_step)
+    if not 1_000 <= n_steps <= 1e9:
+        n_steps = round(profile.start_price / profile.price_step)
+    return replace(
+        profile,
+        start_price=n_steps * units / scale,
+        price_step=market.price_step,
+        qty_step=market.qty_step,
+    )
 
 
 class Replay:

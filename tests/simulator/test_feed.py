@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from passivx._core.calc import near_to
 from passivx.clock import VirtualClock, WallClock
 from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
 from passivx.data.ticks import Ticks, load_ticks
 from passivx.errors import ConfigError, DataError
+from passivx.models import step_parts
 from passivx.simulator.feed import Feed, Replay, find_listing
 from passivx.simulator.ledger import Ledger
 from passivx.simulator.venue import SimVenue
@@ -126,6 +128,40 @@ def test_a_synthetic_market_is_the_seeds(exchange: str, profile: Any) -> None:
     assert [row[0] for row in rows] == wanted.trade_id.tolist()
     assert [row[1] for row in rows] == wanted.price.tolist()
     assert feed.start_ts_ms == wanted.ts_ms[0]
+
+
+@pytest.mark.parametrize("exchange", ["binance", "bybit"])
+@pytest.mark.parametrize(
+    ("price_step", "qty_step", "start_price"),
+    [(5.0, 0.25, 60_000.0), (0.25, 10.0, 60_000.0), (1e-5, 1.0, None), (100.0, 1e-4, None)],
+)
+def test_what_is_made_up_is_on_the_markets_steps(
+    exchange: str, price_step: float, qty_step: float, start_price: float | None
+) -> None:
+    market = replace(MARKET, price_step=price_step, qty_step=qty_step, min_qty=qty_step)
+    own = {"binance": BTCUSDT, "bybit": BTCUSD}[exchange]
+    feed = Feed.synthetic(3, exchange, market)
+    rows = list(islice(feed, 3000))
+    # Within its first trades it has not gone far.
+    wanted = start_price or own.start_price / own.price_step * price_step
+    assert abs(feed.start_price / wanted - 1.0) < 0.01
+    for _, price, qty, _, _ in rows:
+        assert near_to(price, step_parts(price_step)) == price
+        assert near_to(qty, step_parts(qty_step)) == qty >= qty_step
+
+
+def test_the_markets_own_steps_change_nothing() -> None:
+    market = replace(MARKET, price_step=BTCUSDT.price_step, qty_step=BTCUSDT.qty_step)
+    given, own = (islice(Feed.synthetic(3, "binance", m), 500) for m in (market, None))
+    assert list(given) == list(own)
+
+
+def test_quantities_that_the_market_cannot_show_name_the_first_and_the_way_out() -> None:
+    source = replace(ticks([0, 1, 2]), qty=np.array([1.0, 0.4, 0.1]))
+    with pytest.raises(ConfigError, match=r"qty_step: .*0\.4 of trade 2, was 1\.0; .*--market"):
+        Feed.from_ticks(source, MARKET)
+    finer = replace(MARKET, qty_step=0.1, min_qty=0.1)
+    assert [row[2] for row in Feed.from_ticks(source, finer)] == [1.0, 0.4, 0.1]
 
 
 def test_what_cannot_be_made_up() -> None:

@@ -113,6 +113,7 @@ def test_the_control_port_refuses_what_it_should():
         (["--exchange", "binance", "--faults", "bad.json"], 2, "did you mean 'ws.rst'?"),
         (["--exchange", "binance", "--faults", "bad.json"], 2, "bad.json: [0].do: "),
         (["--exchange", "binance", "--ticks", "off.csv"], 2, "price_step"),
+        (["--exchange", "binance", "--ticks", "small.csv"], 2, "qty_step"),
         (["--exchange", "binance", "--ledger", "no/such/folder/x"], 1, "no/such/folder/x"),
     ],
 )
@@ -120,6 +121,9 @@ def test_bad_usage_is_named(tmp_path, args, code, told):
     (tmp_path / "bad.json").write_text('[{"do": "ws.rts"}]')
     (tmp_path / "off.csv").write_text(
         "trade_id,price,qty,timestamp,is_buyer_maker\n1,100.123456,1,1700000000000,1\n2,100.1,1,1700000000001,1\n"
+    )
+    (tmp_path / "small.csv").write_text(
+        "trade_id,price,qty,timestamp,is_buyer_maker\n1,100.1,0.0001,1700000000000,1\n2,100.1,1,1700000000001,1\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "passivx", "sim", *args, "--for", "1"],

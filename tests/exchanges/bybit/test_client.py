@@ -11,7 +11,6 @@ import random
 
 import pytest
 
-from passivx.clock import VirtualClock
 from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Exchange,
@@ -162,11 +161,6 @@ async def scene(clock, *, public=absent, private=absent, trade=absent, category=
             yield Scene(clock, account, client)
         finally:
             await client.close()
-
-
-@pytest.fixture
-def clock():
-    return VirtualClock(NOW_MS)
 
 
 @pytest.fixture

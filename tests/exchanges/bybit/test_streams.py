@@ -625,7 +625,7 @@ class TestPrivateEvents:
 
 
 class TestPrivateSocket:
-    def test_it_logs_in_subscribes_and_comes_back(self, run):
+    def test_it_logs_in_subscribes_and_comes_back(self, run, clock):
         topics = []
 
         def script(event, stays):
@@ -656,7 +656,6 @@ class TestPrivateSocket:
             assert topics == [wanted, wanted]
 
         heard = asyncio.Event()
-        clock = VirtualClock(NOW_MS)
         run(test())
 
     @pytest.mark.parametrize(
@@ -675,7 +674,7 @@ class TestPrivateSocket:
             ({"op": "auth", "retCode": "0"}, "auth: refused"),
         ],
     )
-    def test_refused_it_is_never_live(self, run, answer, reason):
+    def test_refused_it_is_never_live(self, run, clock, answer, reason):
         refusals = []
 
         async def script(peer):
@@ -695,11 +694,10 @@ class TestPrivateSocket:
             assert len(refusals) >= 2
             assert recorder.named("gap") == []
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
     @pytest.mark.parametrize("code", [10004, 10005, 33004])
-    def test_a_key_that_is_refused_three_times_ends_it(self, run, code):
+    def test_a_key_that_is_refused_three_times_ends_it(self, run, clock, code):
         async def script(peer):
             await logged_in(peer, clock, {"op": "auth", "retCode": code, "retMsg": "no"})
             await peer.gone()
@@ -715,10 +713,9 @@ class TestPrivateSocket:
                     assert e.value.code == code
                     assert server.connections == 3
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
-    def test_too_many_sessions_pass(self, run):
+    def test_too_many_sessions_pass(self, run, clock):
         answers = [10003, 10003, 33004, 33004, 10003, 33004, 33004, 0]
 
         async def script(peer):
@@ -734,11 +731,10 @@ class TestPrivateSocket:
                 async with running(stream.stream.run()):
                     await pumped(clock, lambda: stream.stream.live)
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
     @pytest.mark.parametrize("code", [0, 20001])
-    def test_answers_of_either_kind_are_taken(self, run, code):
+    def test_answers_of_either_kind_are_taken(self, run, clock, code):
         async def script(peer):
             await logged_in(peer, clock, {"op": "auth", "retCode": code, "retMsg": "OK"})
             await subscribed(peer)
@@ -750,10 +746,9 @@ class TestPrivateSocket:
                 async with running(stream.stream.run()):
                     await stream.stream.wait_live()
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
-    def test_a_cut_at_every_stage_comes_back(self, run):
+    def test_a_cut_at_every_stage_comes_back(self, run, clock):
         async def at_once(peer):
             await peer.upgrade()
             peer.reset()
@@ -782,10 +777,9 @@ class TestPrivateSocket:
                     await pumped(clock, lambda: stream.stream.live)
                 assert server.most_open <= 2
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
-    def test_no_secret_is_shown(self, run, caplog):
+    def test_no_secret_is_shown(self, run, clock, caplog):
         caplog.set_level(logging.DEBUG)
         shown = []
 
@@ -805,7 +799,6 @@ class TestPrivateSocket:
                     await pumped(clock, lambda: server.connections == 2 and len(shown) == 2)
                 shown.append(repr(vars(stream)) + repr(recorder.events))
 
-        clock = VirtualClock(NOW_MS)
         run(test())
         *signatures, text = shown
         text += caplog.text

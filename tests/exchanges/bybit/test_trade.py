@@ -102,12 +102,11 @@ def answering(*answers, clock):
 
 
 @pytest.fixture
-def at_desk(run):
+def at_desk(run, clock):
     """Run a test with a trade socket that is live."""
 
     def start(answers, test):
         async def go():
-            clock = VirtualClock(NOW_MS)
             script = answers if callable(answers) else answering(*answers, clock=clock)
             async with WsServer(script) as server:
                 desk = Desk(server.url, clock)
@@ -138,7 +137,7 @@ class TestAnswers:
 
         at_desk([ok, ok, ok], test)
 
-    def test_answers_come_in_any_order(self, at_desk):
+    def test_answers_come_in_any_order(self, at_desk, clock):
         async def script(peer):
             await logged_in(peer, clock, AUTHENTICATED)
             requests = [await asked(peer) for _ in range(5)]
@@ -154,7 +153,6 @@ class TestAnswers:
             assert [o.order.client_id for o in got] == [f"g-{i}" for i in range(5)]
             assert len({o.order.order_id for o in got}) == 5
 
-        clock = VirtualClock(NOW_MS)
         at_desk(script, test)
 
     @pytest.mark.parametrize(
@@ -269,7 +267,7 @@ class TestAnswers:
 
 
 class TestNoAnswer:
-    def test_the_socket_dies_with_orders_under_way(self, at_desk):
+    def test_the_socket_dies_with_orders_under_way(self, at_desk, clock):
         async def script(peer):
             await logged_in(peer, clock, AUTHENTICATED)
             requests = [await asked(peer) for _ in range(3)]
@@ -295,7 +293,6 @@ class TestNoAnswer:
             assert got.text.startswith("not sent")
             assert got.retry_after_s > 0.0
 
-        clock = VirtualClock(NOW_MS)
         at_desk(script, test)
 
     def test_no_answer_in_time(self, at_desk):
@@ -322,7 +319,7 @@ class TestNoAnswer:
 
         at_desk([b"{", ok], test)
 
-    def test_refused_it_is_never_live(self, run):
+    def test_refused_it_is_never_live(self, run, clock):
         async def script(peer):
             answer = {"retCode": 10003, "retMsg": "too many sessions", "op": "auth"}
             await logged_in(peer, clock, answer)
@@ -338,7 +335,6 @@ class TestNoAnswer:
             assert all(state is not StreamState.LIVE for _, state, _ in states)
             assert desk.clock_looks >= 2
 
-        clock = VirtualClock(NOW_MS)
         run(test())
 
 
