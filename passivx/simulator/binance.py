@@ -222,6 +222,7 @@ class BinanceFront:
             _by_rows(500, 2, (100, 5), (500, 10), (1000, 20)),
         )
         add("GET", "v1/ticker/bookTicker", market.get_book_ticker, _PLAIN, _of_symbol(2, 5))
+        add("GET", "v1/ticker/24hr", market.get_day, _PLAIN, _of_symbol(1, 40))
         add("GET", "v1/ticker/price", market.get_price, _PLAIN, _of_symbol(1, 2))
         add("GET", "v2/ticker/price", market.get_price, _PLAIN, _of_symbol(1, 2))
         add("GET", "v1/premiumIndex", market.get_premium, _PLAIN, _of_symbol(1, 10))

@@ -28,7 +28,8 @@ _DEPTH_S: Final = {"100ms": 0.1, "250ms": 0.25, "500ms": 0.5}
 # One id space for all books of an engine: ids of one book jump.
 _ID_STEP: Final = 37
 _HOUR_MS: Final = 3_600_000
-_UNITS_MS: Final = {"m": 60_000, "h": _HOUR_MS, "d": 24 * _HOUR_MS}
+_DAY_MS: Final = 24 * _HOUR_MS
+_UNITS_MS: Final = {"m": 60_000, "h": _HOUR_MS, "d": _DAY_MS}
 _INTERVALS_MS: Final = {
     word: int(word[:-1]) * _UNITS_MS[word[-1]]
     for word in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
@@ -195,6 +196,33 @@ class MarketFace:
             "symbol": self._units.symbol,
             "price": self._units.price(self._venue.mark_price),
             "time": self._clock.time_ms(),
+        }
+        return self._of_symbol(params, row)
+
+    def get_day(self, params: Params) -> Any:
+        """GET /fapi/v1/ticker/24hr, of the prints still held."""
+        now, text = self._clock.time_ms(), self._units.price
+        rows = [row for row in self._prints if row[3] > now - _DAY_MS]
+        prices = [row[1] for row in rows] or [self._venue.mark_price]
+        qty = sum(row[2] for row in rows)
+        value = sum(row[1] * row[2] for row in rows)
+        row = {
+            "symbol": self._units.symbol,
+            "priceChange": text(prices[-1] - prices[0]),
+            "priceChangePercent": f"{100.0 * (prices[-1] / prices[0] - 1.0):.3f}",
+            "weightedAvgPrice": text(value / qty if qty else prices[-1]),
+            "lastPrice": text(prices[-1]),
+            "lastQty": self._units.qty(rows[-1][2] if rows else 0.0),
+            "openPrice": text(prices[0]),
+            "highPrice": text(max(prices)),
+            "lowPrice": text(min(prices)),
+            "volume": self._units.qty(qty),
+            "quoteVolume": self._units.money(value),
+            "openTime": now - _DAY_MS,
+            "closeTime": now,
+            "firstId": rows[0][0] if rows else -1,
+            "lastId": rows[-1][0] if rows else -1,
+            "count": len(rows),
         }
         return self._of_symbol(params, row)
 

@@ -1024,6 +1024,29 @@ def test_candles_are_made_of_the_prints():
     assert at.raw("GET", "/fapi/v1/klines", f"symbol={SYMBOL}")[1]["code"] == -1102
 
 
+def test_the_last_day_in_figures():
+    at = Counter()
+    query = f"symbol={SYMBOL}"
+    quiet = at.raw("GET", "/fapi/v1/ticker/24hr", query)[1]
+    assert (quiet["lastPrice"], quiet["volume"], quiet["count"]) == ("90001.0", "0.000", 0)
+    assert (quiet["firstId"], quiet["lastId"]) == (-1, -1)
+    at.venue.print(1, 1.0, 9.0, False, at.clock.time_ms())
+    at.clock.advance(86_400_000)
+    for number, (price, qty) in enumerate(((100.0, 1.0), (130.0, 2.0), (80.0, 1.0), (110.0, 6.0))):
+        at.venue.print(number + 2, price, qty, False, at.clock.time_ms())
+    (day,) = at.raw("GET", "/fapi/v1/ticker/24hr")[1]
+    assert day == at.raw("GET", "/fapi/v1/ticker/24hr", query)[1]
+    now = at.clock.time_ms()
+    assert day == {
+        "symbol": SYMBOL, "priceChange": "10.0", "priceChangePercent": "10.000",
+        "weightedAvgPrice": "110.0", "lastPrice": "110.0", "lastQty": "6.000",
+        "openPrice": "100.0", "highPrice": "130.0", "lowPrice": "80.0", "volume": "10.000",
+        "quoteVolume": "1100.00000000", "openTime": now - 86_400_000, "closeTime": now,
+        "firstId": 2, "lastId": 5, "count": 4,
+    }  # fmt: skip
+    assert at.raw("GET", "/fapi/v1/ticker/24hr", "symbol=NOPE")[1]["code"] == -1121
+
+
 def test_sockets_live_for_a_day():
     at = Counter()
     user, trade = at.user_line(), at.line("trade", "/ws-fapi/v1")
@@ -1137,6 +1160,7 @@ def test_errors_properties_and_too_many_frames():
         ("v1/klines", {"symbol": SYMBOL, "interval": "1m"}, 5),
         ("v1/klines", {"symbol": SYMBOL, "interval": "1m", "limit": "1500"}, 10),
         ("v1/ticker/bookTicker", {"symbol": SYMBOL}, 2), ("v1/ticker/bookTicker", {}, 5),
+        ("v1/ticker/24hr", {"symbol": SYMBOL}, 1), ("v1/ticker/24hr", {}, 40),
         ("v1/premiumIndex", {}, 10), ("v1/fundingRate", {}, 0), ("v1/aggTrades", {}, 20),
         ("v1/openOrders", {}, 40), ("v1/openOrders", {"symbol": SYMBOL}, 1),
         ("v3/balance", {}, 5), ("v1/income", {}, 30), ("v1/positionSide/dual", {}, 30),

@@ -90,6 +90,8 @@ class TestOfficial:
         assert brackets.actual_instance is not None
         assert official.user_commission_rate(symbol=SYMBOL).data().symbol == SYMBOL
         assert official.mark_price(symbol=SYMBOL).data().actual_instance is not None
+        day = official.ticker24hr_price_change_statistics(symbol=SYMBOL).data()
+        assert float(day.actual_instance.last_price) > 0.0
         assert official.order_book(symbol=SYMBOL, limit=5).data().bids
         assert official.compressed_aggregate_trades_list(symbol=SYMBOL).data()
         assert official.change_initial_leverage(symbol=SYMBOL, leverage=9).data().leverage == 9
