@@ -172,7 +172,7 @@ def test_reading_market_and_account(session):
     assert session.get_coin_info(coin="BTC")["result"]["rows"]
 
 
-def test_orders_and_refusals(session, host):
+def test_orders_and_refusals(session):
     made = session.place_order(**order(orderLinkId="p-1"))["result"]
     assert made["orderLinkId"] == "p-1"
     (live,) = session.get_open_orders(**WHERE)["result"]["list"]

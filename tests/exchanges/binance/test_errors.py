@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from passivx.exchanges.base import Reaction, Verdict
 from passivx.exchanges.binance.errors import _TABLE, ORDERS_1M, ORDERS_10S, judge, react
 from tests.exchanges import classification
+from tests.exchanges.binance.venue import NOW_MS
 
 # Those that are told in a sentence.
 SENTENCES = {
@@ -20,11 +21,10 @@ SENTENCES = {
     -1106: Reaction.DROP,
     -5047: Reaction.DROP,
 }
-MS = 1_767_225_612_345  # 12.345 s past a minute
 
 
 def at(code, status=400, text="", retry_after_s=0.0):
-    return judge(status, code, text, retry_after_s=retry_after_s, ts_ms=MS)
+    return judge(status, code, text, retry_after_s=retry_after_s, ts_ms=NOW_MS)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class TestJudge:
         assert at(-1003, 429, retry_after_s=7.0).retry_after_s == 7.0
 
     def test_a_ban_ends_when_the_text_says(self):
-        text = f"Way too many requests; IP(1.2.3.4) banned until {MS + 90_000}. Please use ws"
+        text = f"Way too many requests; IP(1.2.3.4) banned until {NOW_MS + 90_000}. Please use ws"
         # The order socket and a 429 tell of it in the same words.
         assert at(-1003, 429, text).ban
         found = at(-1003, 418, text)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from passivx.clock import VirtualClock
 from passivx.errors import BadReplyError, UnavailableError, VenueError
-from passivx.exchanges.base import NewOrder, OrderStatus, PublicTrade, Reaction, Steps, Verdict
+from passivx.exchanges.base import NewOrder, OrderStatus, PublicTrade, Reaction, Verdict
 from passivx.exchanges.binance import wire
 from passivx.exchanges.binance.rest import BinanceDialect
 from passivx.exchanges.http import Answer, Request
@@ -30,6 +30,7 @@ from tests.exchanges.binance.venue import (
     LISTEN_KEY,
     NOW_MS,
     SECRET,
+    STEPS,
     Venue,
     client_of,
     echo,
@@ -39,7 +40,6 @@ from tests.exchanges.binance.venue import (
 )
 from tests.exchanges.scripted import Drop, Status, raising, without_pauses
 
-STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 ORDER = NewOrder(client_id="grid-1", side=1, price=90000.1, qty=0.002)
 RESTING = wire.order_of(order_row())
 

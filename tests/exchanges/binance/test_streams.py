@@ -776,7 +776,7 @@ class TestListenKey:
     def test_expired(self, run, event):
         self.renewals(run, send=event, made=2)
 
-    def test_another_key_that_expired_is_none_of_ours(self, run):
+    def test_another_key_that_expired_is_none_of_ours(self):
         event = {"e": "listenKeyExpired", "E": 1, "listenKey": "another"}
         recorder = Recorder()
         stream = private(recorder)

@@ -23,7 +23,7 @@ from passivx.exchanges.binance.rest import WINDOWS
 from passivx.exchanges.binance.trade import OrderSocket
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.sending import judged
-from tests.exchanges.binance.venue import KEY, NOW_MS, SECRET, echo, order_row
+from tests.exchanges.binance.venue import KEY, NOW_MS, SECRET, STEPS, echo, order_row
 from tests.exchanges.scripted import pumped, running
 from tests.exchanges.sink import Recorder
 from tests.exchanges.ws_server import TEXT, WsServer
@@ -43,7 +43,7 @@ class Desk:
         self.socket = OrderSocket(
             url,
             texts=BinanceOrderText(
-                KEY, "BTCUSDT", (1.0, 10.0), (1.0, 1000.0), Hmac(SECRET.encode()).sign
+                KEY, "BTCUSDT", STEPS.price, STEPS.qty, Hmac(SECRET.encode()).sign
             ),
             stamp_ms=self.clock.time_ms,
             venue_ms=self.clock.time_ms,

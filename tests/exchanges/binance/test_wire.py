@@ -21,17 +21,14 @@ from passivx.exchanges.base import (
     Payment,
     PublicTrade,
     Reaction,
-    Steps,
     Verdict,
 )
 from passivx.exchanges.binance import wire
 from passivx.exchanges.http import Reply
 from passivx.models import Position
+from tests.exchanges.binance.venue import NOW_MS, STEPS
 
 pytestmark = pytest.mark.real_data
-
-NOW_MS = 1_767_225_612_345
-STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 
 
 @pytest.fixture(scope="module")

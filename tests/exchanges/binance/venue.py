@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from passivx.clock import VirtualClock
+from passivx.exchanges.base import Steps
 from passivx.exchanges.binance.rest import WINDOWS, BinanceDialect, BinanceRest
 from passivx.exchanges.budget import Budget
 from passivx.exchanges.http import Http
@@ -20,7 +21,8 @@ from tests.exchanges.scripted import Drop, ScriptedVenue, Status
 KEY = "canaryKeyAbcdefghijklmnopqrstuvwxyz0123456789"
 SECRET = "canarySecretAbcdefghijklmnopqrstuvwxyz01234567"
 LISTEN_KEY = "canaryListenKeyAbcdefghijklmnopqrstuvwxyz0123456"
-NOW_MS = 1_767_225_612_345
+NOW_MS = 1_767_225_612_345  # 12.345 s past a minute
+STEPS = Steps(price=(1.0, 10.0), qty=(1.0, 1000.0))
 
 Params = dict[str, str]
 
