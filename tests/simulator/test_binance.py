@@ -71,6 +71,10 @@ class Counter:
         """Return the answer to a signed request, whatever it is."""
         return self.signed(method, path, **params)[1]
 
+    def buy(self, qty: str) -> dict:
+        """Buy at market; return the answer."""
+        return self.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity=qty)
+
     def line(self, channel: str, path: str, query: str = "") -> FrontSide:
         assert self.front.accept(path, query) == channel
         line = FrontSide(channel, path, query)
@@ -464,12 +468,11 @@ def test_settings_and_their_codes():
 
 def test_codes_of_a_leverage_that_the_position_does_not_allow():
     at = Counter()
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "10"}
-    assert at.ask("POST", "v1/order", **order)["status"] == "NEW"
+    assert at.buy("10")["status"] == "NEW"
     assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=5)["code"] == -2028
     at = Counter()
     at.ask("POST", "v1/marginType", symbol=SYMBOL, marginType="ISOLATED")
-    at.ask("POST", "v1/order", **(order | {"quantity": "1"}))
+    at.buy("1")
     assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=9)["code"] == -4161
     assert at.ask("POST", "v1/leverage", symbol=SYMBOL, leverage=11)["leverage"] == 11
 
@@ -583,7 +586,7 @@ def test_a_reduce_only_order_stays_exempt_from_the_least_notional_when_that_is_s
     at.venue.set_listing(
         replace(at.venue.listing, market=replace(at.venue.listing.market, min_cost=100.0))
     )
-    at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")
+    at.buy("0.01")
     row = {"symbol": SYMBOL, "side": "SELL", "quantity": "0.001", "price": "91000"}
     order = at.ask("POST", "v1/order", **row, type="LIMIT", timeInForce="GTX", reduceOnly="true")
     change = row | {"orderId": order["orderId"], "price": "92000"}
@@ -596,9 +599,7 @@ def test_orders_without_a_fill_are_forgotten_after_three_days():
     at = Counter()
     rests = at.ask("POST", "v1/order", **BID)["orderId"]
     ended = at.ask("POST", "v1/order", **BID)["orderId"]
-    bought = at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")[
-        "orderId"
-    ]
+    bought = at.buy("0.01")["orderId"]
     at.ask("DELETE", "v1/order", symbol=SYMBOL, orderId=ended)
 
     def known():
@@ -692,8 +693,7 @@ def test_forced_ends_carry_their_marks():
 def test_what_the_venue_does_by_force_is_listed_and_public(documented):
     at = Counter()
     line = at.line("market", "/market/stream", "streams=btcusdt@forceOrder/!forceOrder@arr")
-    buy = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.02"}
-    at.ask("POST", "v1/order", **buy)
+    at.buy("0.02")
     at.venue.deleverage(0.005)
     at.venue.liquidate()
     adl, liquidation = at.ask("GET", "v1/forceOrders", symbol=SYMBOL)
@@ -728,16 +728,14 @@ def test_new_rules_and_a_stop_of_trading_are_public(documented):
     assert (rules["cs"], stop["cs"]) == ("TRADING", "SETTLING")
     assert [(b["bs"], b["mi"], b["ma"]) for b in rules["bks"]] == [(1, 51, 100), (2, 1, 50)]
     assert at.raw("GET", "/fapi/v1/exchangeInfo")[1]["symbols"][0]["status"] == "SETTLING"
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.02"}
-    assert at.ask("POST", "v1/order", **order)["code"] == -4141
+    assert at.buy("0.02")["code"] == -4141
 
 
 @pytest.mark.real_data
 def test_margin_is_called_once_when_liquidation_comes_near(documented):
     at = Counter()
     user = at.user_line()
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "11"}
-    at.ask("POST", "v1/order", **order)
+    at.buy("11")
     for _ in range(3):
         at.front.housekeeping(START_MS)
     assert [m for m in user.sent if m["e"] == "MARGIN_CALL"] == []
@@ -832,7 +830,7 @@ def test_codes_of_amending_and_what_ends_the_order():
     # Of what is finished there is nothing to amend; nor of a market order.
     for each in (first, second, third):
         assert amended(each, price="88000")["code"] == -2011
-    bought = at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")
+    bought = at.buy("0.01")
     assert amended(bought["orderId"])["code"] == -5025
 
 
@@ -873,7 +871,7 @@ def test_what_changes_the_account_without_an_order(margin):
     at = Counter()
     if margin == "ISOLATED":
         at.ask("POST", "v1/marginType", symbol=SYMBOL, marginType=margin)
-    at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.1")
+    at.buy("0.1")
     user = at.user_line()
     wallet = at.venue.wallet
     at.venue.settle_funding(0.0001)
@@ -898,11 +896,10 @@ def test_what_changes_the_account_without_an_order(margin):
 
 def test_pages_of_orders_aggregates_and_income():
     at = Counter()
-    row = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "0.01"}
     orders = []
     for i in range(7):
         at.clock.advance(1000)
-        orders.append(at.ask("POST", "v1/order", **row)["orderId"])
+        orders.append(at.buy("0.01")["orderId"])
         at.venue.print(10 + i, 90_000.0, 1.0, True, at.clock.time_ms())
 
     def pages(path: str, key: str, name: str, **params) -> list[int]:
@@ -932,7 +929,7 @@ def test_a_deleted_key_is_silent_at_once():
     at = Counter()
     user = at.user_line()
     at.raw("DELETE", "/fapi/v1/listenKey")
-    at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.01")
+    at.buy("0.01")
     assert user.sent == []
     # A new key is another one.
     assert at.user_line().path != user.path
@@ -1065,8 +1062,7 @@ def test_only_the_events_that_were_asked_for_and_streams_up_to_a_limit():
     some = at.line("private", "/private/ws", f"listenKey={key}&events=ACCOUNT_UPDATE")
     every = at.line("private", "/private/stream", f"streams={key}")
     other = at.line("private", "/private/ws", "listenKey=another")
-    order = {"symbol": SYMBOL, "side": "BUY", "type": "MARKET", "quantity": "1"}
-    at.ask("POST", "v1/order", **order)
+    at.buy("1")
     assert {m["e"] for m in some.sent} == {"ACCOUNT_UPDATE"}
     assert {m["stream"] for m in every.sent} == {key}
     assert {m["data"]["e"] for m in every.sent} >= {"ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"}
@@ -1468,7 +1464,7 @@ ASKED = st.dictionaries(NAMES, TEXTS | st.text(max_size=9), max_size=5).map(
 def test_whatever_is_asked_gets_an_answer_in_the_venues_form(data):
     at = Counter()
     if data.draw(st.booleans()):
-        at.ask("POST", "v1/order", symbol=SYMBOL, side="BUY", type="MARKET", quantity="0.02")
+        at.buy("0.02")
     if data.draw(st.booleans()):
         at.ask("POST", "v1/order", **GOOD)
     method, path = data.draw(st.sampled_from(sorted(at.front._routes)))
