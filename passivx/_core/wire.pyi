@@ -6,7 +6,7 @@ from typing_extensions import disjoint_base
 _Step = tuple[float, float]
 _Sign = Callable[[bytes], bytes]
 
-def decimal_text(x: float, step: _Step) -> str: ...
+def decimal_text(x: float, step: _Step, *, name: str = "x") -> str: ...
 
 @disjoint_base
 class Hmac:

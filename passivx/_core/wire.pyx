@@ -109,7 +109,7 @@ cdef int check_window(int recv_window_ms) except -1:
     return 0
 
 
-def decimal_text(double x, tuple step):
+def decimal_text(double x, tuple step, *, str name="x"):
     """Return the venue's decimal text of a price or quantity on its grid.
 
     Plain digits with exactly the step's decimals: no exponent, no sign, no rounding.
@@ -120,6 +120,8 @@ def decimal_text(double x, tuple step):
         >= 0, a multiple of the step as `Market` makes them.
     step : tuple of (float, float)
         Whole units and a power of ten: 0.05 is (5, 100).
+    name : str
+        What an error calls ``x``.
 
     Raises
     ------
@@ -130,7 +132,7 @@ def decimal_text(double x, tuple step):
     cdef Text text
     read_grid(&grid, step)
     text.n = 0
-    put_whole(&text, grid_units("x", x, grid.step), grid.decimals)
+    put_whole(&text, grid_units(name, x, grid.step), grid.decimals)
     return text.at[:text.n].decode("ascii")
 
 

@@ -273,7 +273,7 @@ class Steps(NamedTuple):
 def _amount_text(name: str, value: float, step: tuple[float, float]) -> str:
     if not value > 0.0:
         raise ValueError(f"{name}: must be > 0, was {value!r}")
-    return decimal_text(value, step)
+    return decimal_text(value, step, name=name)
 
 
 class Link(StrEnum):

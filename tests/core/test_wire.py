@@ -104,6 +104,11 @@ def test_off_the_grid_is_refused(x, step):
         decimal_text(x, step_parts(step))
 
 
+def test_what_is_off_the_grid_is_called_by_its_name():
+    with pytest.raises(ValueError, match=r"^qty must be a multiple of 5/1 "):
+        decimal_text(1.0, (5.0, 1.0), name="qty")
+
+
 def test_a_sum_of_floats_is_written_as_the_grid_value_it_means():
     assert decimal_text(0.30000000000000004, (1.0, 10.0)) == "0.3"
 
