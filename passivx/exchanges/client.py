@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from passivx.clock import Clock, WallClock
-from passivx.errors import VenueError
+from passivx.errors import ConfigError, Problem, VenueError
 from passivx.exchanges.base import (
     Fill,
     MarkPrice,
@@ -69,6 +69,11 @@ class Client(ABC, Generic[R, E]):
     """One perpetual at one venue. Use it on one event loop, and close it.
 
     ``rules`` must have been read once before anything is placed: texts of prices depend on them.
+
+    Raises
+    ------
+    ConfigError
+        If the symbol is none: a request without one would be about all of them.
     """
 
     rest: R
@@ -87,6 +92,9 @@ class Client(ABC, Generic[R, E]):
         clock: Clock | None,
         rng: random.Random | None,
     ) -> None:
+        if not symbol.isprintable() or not symbol or " " in symbol:
+            problem = Problem("symbol", symbol, "must be a word", "as the venue writes it: BTCUSDT")
+            raise ConfigError([problem])
         self.symbol = symbol
         self._endpoints = endpoints
         self._key = key
