@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,7 @@ from passivx.cli.options import (
 )
 from passivx.cli.output import note
 from passivx.errors import ConfigError, PassivxError, Problem
-from passivx.models import Market, load_market
+from passivx.models import Market
 from passivx.simulator.app import SYMBOLS, Simulator
 from passivx.simulator.feed import Feed, Speed
 from passivx.simulator.rules import load_faults
@@ -181,30 +182,25 @@ def command(
 def _market(
     exchange: str, symbol: str, path: Path | None, tiers_path: Path | None, workspace: Path
 ) -> Market:
-    if path is not None:
-        return market_of(path, tiers_path, workspace)
-    found = find_market(exchange, symbol, workspace)
-    if found is None:
+    path = path or find_market(exchange, symbol, workspace)
+    if path is None:
         problem = Problem(
             "--market", None, f"no market file of {symbol}", "name one; `passivx init` has examples"
         )
         raise ConfigError([problem])
-    return market_of(found, tiers_path, workspace) if tiers_path else load_market(found)
+    return market_of(path, tiers_path, workspace)
 
 
 def _run(simulator: Simulator, for_s: float | None) -> None:
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, simulator.stopped.set)
         async with simulator:
             click.echo(simulator.first_line())
             note(f"simulating {simulator.exchange} {simulator.symbol}; Ctrl-C ends it")
-            waiting = [loop.create_task(stop.wait()), loop.create_task(simulator.stopped.wait())]
-            await asyncio.wait(waiting, timeout=for_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in waiting:
-                task.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(simulator.stopped.wait(), for_s)
 
     try:
         import uvloop

@@ -73,7 +73,7 @@ class Simulator:
     venue, ledger, clock, replay, faults, server
         What it is made of.
     stopped : asyncio.Event
-        Set once the control port was asked to stop.
+        Set once the control port was asked to stop; whoever runs it may set it too.
 
     Raises
     ------
