@@ -12,6 +12,7 @@ trades: tapes are of such.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import random
 import secrets
@@ -99,10 +100,7 @@ class _Route:
     handler: Handler
     security: str
     weight: Weight = 1
-    orders: tuple[int, int] = (0, 0)  # in the 10 s and the 1 min counter
-
-    def weighs(self, params: Params) -> int:
-        return self.weight if isinstance(self.weight, int) else self.weight(params)
+    orders: Weight = 0  # how many it is about, as far as the venue counts them
 
 
 @dataclass(slots=True)
@@ -178,8 +176,8 @@ class BinanceFront:
         self._channel = "rest"
         self._routes = self._make_routes()
         self._methods: dict[str, _Route] = {
-            "order.place": _Route(self._place, _SIGNED, 0, (1, 1)),
-            "order.modify": _Route(self._amend, _SIGNED, 0, (1, 1)),
+            "order.place": _Route(self._place, _SIGNED, 0, 1),
+            "order.modify": _Route(self._amend, _SIGNED, 0, 1),
             "order.cancel": _Route(self._cancel, _SIGNED),
             "order.status": _Route(self._get_order, _SIGNED),
             "account.position": _Route(self._account.get_positions_v2, _SIGNED, 5),
@@ -207,7 +205,7 @@ class BinanceFront:
             handler: Handler,
             security: str = _SIGNED,
             weight: Weight = 1,
-            orders: tuple[int, int] = (0, 0),
+            orders: Weight = 0,
         ) -> None:
             routes[verb, f"/fapi/{path}"] = _Route(handler, security, weight, orders)
 
@@ -257,12 +255,12 @@ class BinanceFront:
         add("GET", "v1/order", self._get_order)
         add("GET", "v1/allOrders", self._get_all_orders, weight=5)
         add("GET", "v1/userTrades", account.get_fills, weight=5)
-        add("POST", "v1/order", self._place, weight=0, orders=(1, 1))
+        add("POST", "v1/order", self._place, weight=0, orders=1)
         add("POST", "v1/order/test", self._test)
-        add("PUT", "v1/order", self._amend, weight=0, orders=(1, 1))
+        add("PUT", "v1/order", self._amend, weight=0, orders=1)
         add("DELETE", "v1/order", self._cancel)
-        add("POST", "v1/batchOrders", self._place_batch, weight=5, orders=(5, 1))
-        add("PUT", "v1/batchOrders", self._amend_batch, weight=5, orders=(5, 1))
+        add("POST", "v1/batchOrders", self._place_batch, weight=5, orders=_batch_size)
+        add("PUT", "v1/batchOrders", self._amend_batch, weight=5, orders=_batch_size)
         add("DELETE", "v1/batchOrders", self._cancel_batch)
         add("DELETE", "v1/allOpenOrders", self._cancel_all)
         add("POST", "v1/countdownCancelAll", self._count_down, weight=10)
@@ -291,29 +289,25 @@ class BinanceFront:
         self._channel = "rest"
         try:
             if route is None:
-                if refused := self._limits.take_weight(now, 1):
-                    raise refused
+                self._limits.take_weight(now, 1)
                 return self._no_route(request)
             params = _params_of(request)
-            if refused := self._limits.take_weight(now, route.weighs(params)):
-                raise refused
+            self._limits.take_weight(now, _amount(route.weight, params))
             if len(params) < request.query.count("=") + request.body.count(b"="):
                 _check_doubles(request)
             if route.security != _PLAIN:
                 self._check_key(request.headers.get("X-MBX-APIKEY"))
             if route.security == _SIGNED:
                 self._check_signature(request, params, now)
-            if route.orders[0]:
-                n = _batch_size(params) if route.orders[0] > 1 else 1
-                if refused := self._limits.take_orders(now, n, 1):
-                    raise refused
+            if route.orders != 0:
+                self._limits.take_orders(now, _amount(route.orders, params))
             answer = route.handler(params)
         except AnswerError as e:
             status, code = e.status, e.code
             answer = {"code": e.code, "msg": e.msg}
             if e.retry_after_s is not None:
                 headers["Retry-After"] = str(e.retry_after_s)
-        headers |= self._limits.headers(now, route is not None and route.orders[0] > 0)
+        headers |= self._limits.headers(now, route is not None and route.orders != 0)
         self._ledger.request(
             request.method, request.path, params, channel="rest", status=status, code=code
         )
@@ -632,13 +626,11 @@ class BinanceFront:
         return self._amendments.get(order.order_id, [])[-limit:]
 
     def _get_funding(self, params: Params) -> list[Json]:
-        if refused := self._limits.take_funding(self._clock.time_ms()):
-            raise refused
+        self._limits.take_funding(self._clock.time_ms())
         return self._market.get_funding(params)
 
     def _get_funding_info(self, params: Params) -> list[Json]:
-        if refused := self._limits.take_funding(self._clock.time_ms()):
-            raise refused
+        self._limits.take_funding(self._clock.time_ms())
         return self._market.get_funding_info(params)
 
     def _get_trading_status(self, params: Params) -> Json:
@@ -774,7 +766,9 @@ class BinanceFront:
         self._sessions[session] = self._clock.time_ms()
         if session.channel == "trade":
             session.state = None
-            self._limits.take_weight(self._clock.time_ms(), 5)
+            # It counts, and is opened whatever has been counted.
+            with contextlib.suppress(AnswerError):
+                self._limits.take_weight(self._clock.time_ms(), 5)
             return
         parts = session.path.strip("/").split("/")
         combined = "stream" in parts[:2]
@@ -942,12 +936,11 @@ class BinanceFront:
                 route = self._methods.get(str(method))
                 if route is None:
                     raise AnswerError(-1000, f"Unknown method: {method}")
-                if refused := self._limits.take_weight(now, route.weighs(params)):
-                    raise refused
+                self._limits.take_weight(now, _amount(route.weight, params))
                 if route.security != _PLAIN:
                     self._check_frame(session, raw, params, route.security, now)
-                if route.orders[0] and (refused := self._limits.take_orders(now, *route.orders)):
-                    raise refused
+                if route.orders != 0:
+                    self._limits.take_orders(now, _amount(route.orders, params))
                 result = route.handler(params)
         except AnswerError as e:
             status, code = e.status, e.code
@@ -958,7 +951,7 @@ class BinanceFront:
         answer |= {"result": result} if error is None else {"error": error}
         quiet = params.get("returnRateLimits") == "false"
         if not quiet and "returnRateLimits=false" not in session.query:
-            answer["rateLimits"] = self._limits.rows(route is not None and route.orders[0] > 0)
+            answer["rateLimits"] = self._limits.rows(route is not None and route.orders != 0)
         session.send(orjson.dumps(answer))
         self._ledger.request(
             _shown(method), session.path, params, channel="ws", status=status, code=code
@@ -1064,6 +1057,10 @@ def _check_doubles(request: HttpRequest) -> None:
     ]
     if len(set(names)) < len(names):
         raise AnswerError(-1101, "Duplicate values for a parameter detected.")
+
+
+def _amount(weight: Weight, params: Params) -> int:
+    return weight if isinstance(weight, int) else weight(params)
 
 
 def _of_symbol(one: int, every: int) -> Weight:

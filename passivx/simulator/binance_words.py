@@ -305,12 +305,12 @@ class Limits:
         self._ignored = 0
         self._bans = 0
 
-    def take_weight(self, now_ms: int, weight: int) -> AnswerError | None:
-        """Count a request's weight; return the refusal it meets, if any."""
+    def take_weight(self, now_ms: int, weight: int) -> None:
+        """Count a request's weight; AnswerError if there is no room for it."""
         if not self.enabled:
-            return None
+            return
         if now_ms < self._banned_until_ms:
-            return AnswerError(
+            raise AnswerError(
                 -1003,
                 f"Way too many requests; IP banned until {self._banned_until_ms}. Please use the "
                 "websocket for live updates to avoid bans.",
@@ -321,46 +321,45 @@ class Limits:
         self.weight.count(now_ms, weight)
         if self.weight.used <= self.weight.limit:
             self._ignored = 0
-            return None
+            return
         # Who goes on after a 429 is banned, longer each time: 2 minutes to 3 days.
         self._ignored += 1
         if self._ignored > 10:
             self._bans += 1
             self._banned_until_ms = now_ms + min(120_000 * 4 ** (self._bans - 1), 259_200_000)
             self._ignored = 0
-        return AnswerError(
+        raise AnswerError(
             -1003,
             f"Too many requests; current limit of IP is {self.weight.limit} requests per minute.",
             429,
             self.weight.wait_s(now_ms, weight),
         )
 
-    def take_funding(self, now_ms: int) -> AnswerError | None:
-        """Count a request for funding rates: they share a pool of their own."""
+    def take_funding(self, now_ms: int) -> None:
+        """Count a request for funding rates, which share a pool of their own, as `take_weight`."""
         if not self.enabled:
-            return None
+            return
         if wait_s := self._fundings.wait_s(now_ms, 1):
             text = "Too many requests; current limit of IP is 500 requests per 5 minutes."
-            return AnswerError(-1003, text, 429, wait_s)
+            raise AnswerError(-1003, text, 429, wait_s)
         self._fundings.count(now_ms, 1)
-        return None
 
-    def take_orders(self, now_ms: int, in_10s: int, in_1m: int) -> AnswerError | None:
-        """Count orders; return the refusal they meet, if any."""
+    def take_orders(self, now_ms: int, n: int) -> None:
+        """Count a request of ``n`` orders, as `take_weight`: one in the counter of a minute."""
         if not self.enabled:
-            return None
-        short_s = self.orders_10s.wait_s(now_ms, in_10s)
-        long_s = self.orders_1m.wait_s(now_ms, in_1m)
+            return
+        short_s = self.orders_10s.wait_s(now_ms, n)
+        long_s = self.orders_1m.wait_s(now_ms, 1)
         if not short_s and not long_s:
-            self.orders_10s.count(now_ms, in_10s)
-            self.orders_1m.count(now_ms, in_1m)
-            return None
+            self.orders_10s.count(now_ms, n)
+            self.orders_1m.count(now_ms, 1)
+            return
         which = (
             f"{self.orders_1m.limit} orders per 1 MINUTE"
             if long_s
             else f"{self.orders_10s.limit} orders per 10 SECOND"
         )
-        return AnswerError(
+        raise AnswerError(
             -1015,
             f"Too many new orders; current limit is {which}.",
             429,
