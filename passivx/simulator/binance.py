@@ -43,6 +43,7 @@ from passivx.simulator.binance_words import (
     client_id_of,
     flag,
     integer,
+    limit_of,
     missing,
     order_answer,
     order_query,
@@ -236,7 +237,7 @@ class BinanceFront:
         add("GET", "v1/aggTrades", market.get_aggregates, _PLAIN, 20)
         add("GET", "v1/trades", market.get_prints, _PLAIN, 5)
         add("GET", "v1/historicalTrades", market.get_prints, _KEYED, 200)
-        add("GET", "v1/leverageBracket", self._get_brackets)
+        add("GET", "v1/leverageBracket", market.get_brackets)
         add("POST", "v1/leverage", self._set_leverage)
         add("POST", "v1/marginType", self._set_margin_type)
         add("GET", "v1/positionSide/dual", self._get_position_mode, weight=30)
@@ -607,7 +608,7 @@ class BinanceFront:
         return [order_query(order, self._units) for order in self._venue.open_orders()]
 
     def _get_all_orders(self, params: Params) -> list[Json]:
-        limit = max(1, min(integer(params, "limit", 500), 1000))
+        limit = limit_of(params, 500)
         if params.get("symbol"):
             self._market.check_symbol(params)
         orders = [o for o in self._venue.orders.values() if not self._forgotten(o)]
@@ -622,7 +623,7 @@ class BinanceFront:
 
     def _get_amendments(self, params: Params) -> list[Json]:
         order = self._found(params, -2013)
-        limit = max(1, min(integer(params, "limit", 50), 100))
+        limit = limit_of(params, 50, 100)
         return self._amendments.get(order.order_id, [])[-limit:]
 
     def _get_funding(self, params: Params) -> list[Json]:
@@ -642,13 +643,6 @@ class BinanceFront:
 
     def _get_adl(self, params: Params) -> list[Json]:
         return [{"symbol": self._units.symbol, "adlQuantile": {"BOTH": 2, "LONG": 0, "SHORT": 0}}]
-
-    def _get_brackets(self, params: Params) -> Any:
-        rows = self._market.get_brackets(params)
-        if not params.get("symbol"):
-            return rows
-        self._market.check_symbol(params)
-        return rows
 
     def _get_position_mode(self, params: Params) -> Json:
         return {"dualSidePosition": self._venue.hedge_mode}

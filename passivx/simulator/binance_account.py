@@ -16,6 +16,7 @@ from passivx.simulator.binance_words import (
     Params,
     Units,
     integer,
+    limit_of,
     ts_range,
 )
 from passivx.simulator.venue import (
@@ -30,7 +31,6 @@ from passivx.simulator.venue import (
 
 __all__ = ["AccountFace"]
 
-_MOST_ROWS: Final = 1000
 # Maintenance margin by equity from which the venue warns; the docs give no figure.
 _CALL_RATIO: Final = 0.8
 # Why an order expired: er of ORDER_TRADE_UPDATE.
@@ -211,7 +211,7 @@ class AccountFace:
 
     def get_fills(self, params: Params) -> list[Json]:
         """GET /fapi/v1/userTrades, oldest first; ``fromId`` excludes times."""
-        limit = max(1, min(integer(params, "limit", 500), _MOST_ROWS))
+        limit = limit_of(params, 500)
         fills = self._venue.executions
         if "orderId" in params:
             order_id = integer(params, "orderId")
@@ -229,7 +229,7 @@ class AccountFace:
 
     def get_income(self, params: Params) -> list[Json]:
         """GET /fapi/v1/income, oldest first."""
-        limit = max(1, min(integer(params, "limit", 100), _MOST_ROWS))
+        limit = limit_of(params, 100)
         now = self._clock.time_ms()
         end = integer(params, "endTime", now)
         start = integer(params, "startTime", max(0, end - WEEK_MS))
@@ -243,7 +243,7 @@ class AccountFace:
 
     def get_forced(self, params: Params) -> list[Json]:
         """GET /fapi/v1/forceOrders: liquidations and deleveragings of the account, oldest first."""
-        limit = max(1, min(integer(params, "limit", 50), 100))
+        limit = limit_of(params, 50, 100)
         wanted = params.get("autoCloseType", "")
         forced = (Kind.LIQUIDATION, Kind.ADL)
         kinds = {"": forced, **{kind.name: (kind,) for kind in forced}}

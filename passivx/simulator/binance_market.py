@@ -15,6 +15,7 @@ from passivx.simulator.binance_words import (
     Params,
     Units,
     integer,
+    limit_of,
     missing,
     ts_range,
 )
@@ -243,7 +244,7 @@ class MarketFace:
 
     def get_funding(self, params: Params) -> list[Json]:
         """GET /fapi/v1/fundingRate, oldest first."""
-        limit = _limit_of(params, 100)
+        limit = limit_of(params, 100)
         start = integer(params, "startTime", 0)
         end = integer(params, "endTime", 1 << 62)
         rows = [
@@ -277,7 +278,7 @@ class MarketFace:
     def get_aggregates(self, params: Params) -> list[Json]:
         """GET /fapi/v1/aggTrades: a print is an aggregate here."""
         self.check_symbol(params)
-        limit = _limit_of(params, 500)
+        limit = limit_of(params, 500)
         rows: Iterable[tuple[int, float, float, int, bool]] = self._prints
         if "fromId" in params:
             if "startTime" in params or "endTime" in params:
@@ -294,7 +295,7 @@ class MarketFace:
     def get_prints(self, params: Params) -> list[Json]:
         """GET /fapi/v1/trades and historicalTrades."""
         self.check_symbol(params)
-        limit = _limit_of(params, 500)
+        limit = limit_of(params, 500)
         rows = list(self._prints)
         if "fromId" in params:
             first = integer(params, "fromId")
@@ -340,11 +341,13 @@ class MarketFace:
             for opened, row in sorted(candles.items())
             if start <= opened <= end
         ]  # fmt: skip
-        limit = _limit_of(params, 500, 1500)
+        limit = limit_of(params, 500, 1500)
         return rows[:limit] if "startTime" in params else rows[-limit:]
 
     def get_brackets(self, params: Params) -> list[Json]:
         """GET /fapi/v1/leverageBracket."""
+        if params.get("symbol"):
+            self.check_symbol(params)
         market = self._venue.listing.market
         tiers = market.tier_records()
         caps = [*tiers["floor"].tolist()[1:], 1e12]
@@ -578,10 +581,6 @@ class MarketFace:
 
 def _limit(kind: str, interval: str, n: int, limit: int) -> Json:
     return {"rateLimitType": kind, "interval": interval, "intervalNum": n, "limit": limit}
-
-
-def _limit_of(params: Params, default: int, most: int = 1000) -> int:
-    return max(1, min(integer(params, "limit", default), most))
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> list[list[str]]:

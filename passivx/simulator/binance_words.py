@@ -26,6 +26,7 @@ __all__ = [
     "Units",
     "flag",
     "integer",
+    "limit_of",
     "missing",
     "order_answer",
     "order_query",
@@ -120,6 +121,11 @@ def integer(params: Params, name: str, default: int | None = None) -> int:
     if not (value.isascii() and value.isdecimal() and len(value) < 20):
         raise missing(name)
     return int(value)
+
+
+def limit_of(params: Params, default: int, most: int = 1000) -> int:
+    """Read ``limit``: how many rows are asked for, cut to what the venue gives."""
+    return max(1, min(integer(params, "limit", default), most))
 
 
 def flag(params: Params, name: str) -> bool:
