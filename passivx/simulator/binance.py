@@ -164,7 +164,7 @@ class BinanceFront:
         self._check = _Ed25519(secret) if self._ed25519 else _Hmac(secret)
         self._units = Units(venue.listing)
         self._limits = Limits(limits)
-        self._market = MarketFace(venue, clock, self._units, self)
+        self._market = MarketFace(venue, clock, self._units, self._limits, self)
         self._account = AccountFace(venue, clock, self._units, self._tell_account)
         self._random = random.Random(0)
         self._sessions: dict[Session, int] = {}  # and when each was opened
@@ -638,8 +638,7 @@ class BinanceFront:
         return {"updateTime": self._clock.time_ms(), "indicators": {}}
 
     def _get_order_limits(self, params: Params) -> list[Json]:
-        keys = ("rateLimitType", "interval", "intervalNum", "limit")
-        return [{key: row[key] for key in keys} for row in self._limits.rows(True)]
+        return [self._limits.orders_10s.rule, self._limits.orders_1m.rule]
 
     def _get_adl(self, params: Params) -> list[Json]:
         return [{"symbol": self._units.symbol, "adlQuantile": {"BOTH": 2, "LONG": 0, "SHORT": 0}}]
@@ -782,13 +781,10 @@ class BinanceFront:
                 wanted = events[i].split("/") if i < len(events) else ()
                 listener.keys[key] = frozenset(wanted)
             return
-        names = [
-            name
-            for value in ([v for k, v in query if k == "streams"] or ["/".join(_named(parts))])
-            for name in value.split("/")
-            if name
-        ]
-        for name in names:
+        names = [name for word, value in query if word == "streams" for name in value.split("/")]
+        if not names and "ws" in parts:
+            names = parts[parts.index("ws") + 1 :]
+        for name in filter(None, names):
             self._join(session, name)
 
     def closed(self, session: Session) -> None:
@@ -866,8 +862,8 @@ class BinanceFront:
             listener.keys[name] = frozenset()
             return
         # On the wrong path a stream is taken and stays silent.
-        kind = name.lstrip("!").partition("@")[2] or name
-        kind = name[1:].partition("@")[0] if name.startswith("!") else kind
+        head, _, tail = name.partition("@")
+        kind = head[1:] if name.startswith("!") else tail or name
         kind = kind.partition("@")[0].partition("_")[0].rstrip("0123456789")
         if PATHS.get(kind) == session.channel:
             self._heard.setdefault(name, []).append(session)
@@ -1109,8 +1105,3 @@ def _shown(name: object) -> str:
     """Return a method or a stream as the ledger may have it: no key, which is longer than names."""
     text = str(name) if isinstance(name, str | bool | int | float | None) else "(not a name)"
     return text if len(text) <= _LONGEST_NAME else "(hidden)"
-
-
-def _named(parts: list[str]) -> list[str]:
-    """Return the streams that a raw path names, behind ``ws``."""
-    return parts[parts.index("ws") + 1 :] if "ws" in parts else []

@@ -12,6 +12,7 @@ from passivx.simulator.binance_words import (
     SIDES,
     AnswerError,
     Json,
+    Limits,
     Params,
     Units,
     integer,
@@ -69,10 +70,13 @@ class Hub(Protocol):
 class MarketFace:
     """Answers and streams about the one symbol; `BinanceFront` passes on what it hears."""
 
-    def __init__(self, venue: SimVenue, clock: Clock, units: Units, hub: Hub) -> None:
+    def __init__(
+        self, venue: SimVenue, clock: Clock, units: Units, limits: Limits, hub: Hub
+    ) -> None:
         self._venue = venue
         self._clock = clock
         self._units = units
+        self._limits = limits
         self._hub = hub
         self._name = units.symbol.lower()
         self._prints: deque[tuple[int, float, float, int, bool]] = deque(maxlen=_PRINTS_HELD)
@@ -150,9 +154,9 @@ class MarketFace:
             "serverTime": self._clock.time_ms(),
             "futuresType": "U_MARGINED",
             "rateLimits": [
-                _limit("REQUEST_WEIGHT", "MINUTE", 1, 2400),
-                _limit("ORDERS", "MINUTE", 1, 1200),
-                _limit("ORDERS", "SECOND", 10, 300),
+                self._limits.weight.rule,
+                self._limits.orders_1m.rule,
+                self._limits.orders_10s.rule,
             ],
             "exchangeFilters": [],
             "assets": [
@@ -577,10 +581,6 @@ class MarketFace:
             "T": ts_ms,
             "m": maker,
         }
-
-
-def _limit(kind: str, interval: str, n: int, limit: int) -> Json:
-    return {"rateLimitType": kind, "interval": interval, "intervalNum": n, "limit": limit}
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> list[list[str]]:

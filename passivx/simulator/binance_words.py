@@ -45,6 +45,7 @@ TIFS: Final = {
 }
 TIF_WORDS: Final = {tif: word for word, tif in TIFS.items()}
 WEEK_MS: Final = 7 * 86_400_000
+_UNITS_MS: Final = {"SECOND": 1000, "MINUTE": 60_000}
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?|\.[0-9]{1,20}")
 _CLIENT_ID: Final = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 
@@ -265,11 +266,17 @@ def order_query(order: SimOrder, units: Units) -> Json:
 
 
 class _Counter:
-    """A rolling count."""
+    """A rolling count of what one rule limits: so much in ``n`` of a unit of time."""
 
-    def __init__(self, limit: int, interval_ms: int) -> None:
+    def __init__(self, kind: str, limit: int, n: int, unit: str) -> None:
         self.limit = limit
-        self.interval_ms = interval_ms
+        self.interval_ms = n * _UNITS_MS[unit]
+        self.rule: Final[Json] = {
+            "rateLimitType": kind,
+            "interval": unit,
+            "intervalNum": n,
+            "limit": limit,
+        }
         self.used = 0
         self._charges: deque[tuple[int, int]] = deque()
 
@@ -303,10 +310,10 @@ class Limits:
 
     def __init__(self, enabled: bool) -> None:
         self.enabled = enabled
-        self.weight = _Counter(2400, 60_000)
-        self.orders_10s = _Counter(300, 10_000)
-        self.orders_1m = _Counter(1200, 60_000)
-        self._fundings = _Counter(500, 300_000)
+        self.weight = _Counter("REQUEST_WEIGHT", 2400, 1, "MINUTE")
+        self.orders_10s = _Counter("ORDERS", 300, 10, "SECOND")
+        self.orders_1m = _Counter("ORDERS", 1200, 1, "MINUTE")
+        self._fundings = _Counter("FUNDING", 500, 5, "MINUTE")  # a kind that no answer names
         self._banned_until_ms = 0
         self._ignored = 0
         self._bans = 0
@@ -385,18 +392,5 @@ class Limits:
 
     def rows(self, with_orders: bool) -> list[Json]:
         """Return the counters as the order socket has them."""
-        orders = [
-            ("ORDERS", "SECOND", 10, self.orders_10s),
-            ("ORDERS", "MINUTE", 1, self.orders_1m),
-        ]
-        weight = [("REQUEST_WEIGHT", "MINUTE", 1, self.weight)]
-        return [
-            {
-                "rateLimitType": kind,
-                "interval": interval,
-                "intervalNum": n,
-                "limit": counter.limit,
-                "count": counter.used,
-            }
-            for kind, interval, n, counter in (orders if with_orders else weight)
-        ]
+        counters = (self.orders_10s, self.orders_1m) if with_orders else (self.weight,)
+        return [{**counter.rule, "count": counter.used} for counter in counters]
