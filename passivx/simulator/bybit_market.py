@@ -72,13 +72,13 @@ class _Tape:
     [open, high, low, close, qty, turnover].
     """
 
-    def __init__(self, price: float, inverse: bool) -> None:
+    def __init__(self, price: float, units: Units) -> None:
         self.prints: deque[Print] = deque(maxlen=1000)
         self.minutes: dict[int, list[float]] = {}
         self.first = self.last = self.high = self.low = price
         self.volume = self.turnover = 0.0
         self.tick = "ZeroPlusTick"
-        self._inverse = inverse
+        self._units = units
 
     def add(self, trade_id: int, price: float, qty: float, side: str, ts_ms: int, seq: int) -> None:
         if price > self.last:
@@ -88,7 +88,7 @@ class _Tape:
         elif not self.tick.startswith("Zero"):
             self.tick = "Zero" + self.tick
         self.prints.append(Print(trade_id, price, qty, side, self.tick, ts_ms, seq))
-        value = qty / price if self._inverse else qty * price
+        value = self._units.value(qty, price)
         self.last = price
         self.high = max(self.high, price)
         self.low = min(self.low, price)
@@ -154,7 +154,7 @@ class MarketFace:
         self._units = units
         self._hub = hub
         self._salt = f"{hub.salt}-5000-9000"
-        self._tape = _Tape(venue.mark_price, units.inverse)
+        self._tape = _Tape(venue.mark_price, units)
         self._books: dict[int, _Book] = {}
         self._tickers: Json = {}
         self._tickers_timer: Timer | None = None

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from passivx._core.calc import cost
 from passivx.simulator.server import Session
 from passivx.simulator.venue import Kind, Listing, OrderType, Reason, Refusal, Status, TimeInForce
 
@@ -306,10 +307,7 @@ class Units:
         self.price_scale = max(2, listing.price_decimals)
         self._price_spec = f".{self.price_scale}f"
         self._qty_spec = f".{listing.qty_decimals}f"
-        self.tiers: list[tuple[float, float, float]] = [
-            (float(tier["floor"]), float(tier["maintenance_rate"]), float(tier["deduction"]))
-            for tier in market.tier_records()
-        ]
+        self.tiers: list[tuple[float, float, float]] = market.tier_records().tolist()
 
     def price(self, x: float) -> str:
         """Return a price as text, with all its decimals."""
@@ -321,9 +319,7 @@ class Units:
 
     def value(self, qty: float, price: float) -> float:
         """Return what a quantity is worth in the settle currency; 0 without a price."""
-        if price <= 0.0:
-            return 0.0
-        return qty / price if self.inverse else qty * price
+        return cost(qty, price, inverse=self.inverse) if price > 0.0 else 0.0
 
     def average(self, qty: float, value: float) -> float:
         """Return the average price of a quantity of that value; 0 of nothing."""

@@ -787,10 +787,7 @@ class SimVenue:
         self._min_qty = float(record["min_qty"])
         self._notional_cap = float(record["notional_cap"])
         self._inverse = market.inverse
-        self._tiers: list[tuple[float, float, float]] = [
-            (float(t["floor"]), float(t["maintenance_rate"]), float(t["deduction"]))
-            for t in market.tier_records()
-        ]
+        self._tiers: list[tuple[float, float, float]] = market.tier_records().tolist()
 
     def _check_trading(self) -> None:
         if not self.trading:
