@@ -206,9 +206,7 @@ class BybitFront:
         venue.observe(self)
 
     def _window(self, path: str, per_s: int) -> Window:
-        window = self._limits.get(path)
-        if window is None:
-            window = self._limits[path] = Window(per_s, 1000)
+        window = self._limits[path] = Window(per_s, 1000)
         return window
 
     def _make_routes(self) -> dict[str, _Route]:
@@ -619,8 +617,7 @@ class BybitFront:
 
     def _cancel_all(self, params: Params) -> Json:
         self._units.known_category(params)
-        if not any(params.get(name) for name in ("symbol", "baseCoin", "settleCoin")):
-            raise bad("params error: symbol, baseCoin and settleCoin cannot all be empty")
+        self._units.check_scope(params)
         orders: list[SimOrder] = []
         stop = params.get("orderFilter") in ("StopOrder", "tpslOrder")
         if self._units.in_scope(params) and not stop:
@@ -970,8 +967,6 @@ class BybitFront:
                 "data": [str(now)],
                 "connId": connection.conn_id,
             }
-            if request_id is not None:
-                answer = {"reqId": request_id, **answer}
         elif op == "auth":
             refused = (
                 AnswerError(20001, "Repeat auth")
@@ -984,18 +979,19 @@ class BybitFront:
                 "op": "auth",
                 "connId": connection.conn_id,
             }
-            if request_id is not None:
-                answer = {"reqId": request_id, **answer}
             self._note_socket(session, request, answer["retCode"])
         else:
             answer = self._operate(session, connection, request, now)
+        # A request without an id gets an answer without one.
+        if request_id is not None:
+            answer = {"reqId": request_id, **answer}
         session.send(orjson.dumps(answer).decode())
 
     def _operate(
         self, session: Session, connection: _Connection, request: Json, now_ms: int
     ) -> Json:
         """Do what an order request asks for and return the answer."""
-        op, request_id = request.get("op"), request.get("reqId")
+        op = request.get("op")
         path = _OPERATIONS.get(str(op), "")
         route = self._routes.get(path)
         code, text, data, ext = 0, "OK", _NOTHING, _NOTHING
@@ -1005,7 +1001,7 @@ class BybitFront:
                 raise AnswerError(10007, "User authentication failed.")
             if route is None:
                 raise AnswerError(10404, "op type is not found")
-            self._check_request_id(connection, request_id)
+            self._check_request_id(connection, request.get("reqId"))
             header = request.get("header")
             if not isinstance(header, dict):
                 raise bad("params error: header invalid")
@@ -1029,7 +1025,7 @@ class BybitFront:
         header_out = {"Traceid": f"{self._answers:032x}", "Timenow": str(now_ms)}
         if path:
             header_out = self._limit_headers(path, now_ms) | header_out
-        answer: Json = {
+        return {
             "retCode": code,
             "retMsg": text,
             "op": op,
@@ -1038,8 +1034,6 @@ class BybitFront:
             "header": header_out,
             "connId": connection.conn_id,
         }
-        # A request without an id gets an answer without one.
-        return answer if request_id is None else {"reqId": request_id, **answer}
 
     def _check_request_id(self, connection: _Connection, request_id: object) -> None:
         if request_id is None:

@@ -501,7 +501,6 @@ class AccountFace:
         """Return an order; what the two places it is told in have in common."""
         final = order.status.final
         price = self._shown_price(order)
-        left = 0.0 if final else order.qty - order.filled
         market = order.type is OrderType.MARKET
         cancel, reject = "UNKNOWN", "EC_NoError"
         if final and order.status is not Status.FILLED:
@@ -520,8 +519,8 @@ class AccountFace:
             "orderStatus": STATUS_WORDS[order.status],
             "cancelType": cancel,
             "rejectReason": reject,
-            "leavesQty": self._units.qty(left),
-            "leavesValue": amount(self._units.value(left, price)),
+            "leavesQty": self._units.qty(order.left),
+            "leavesValue": amount(self._units.value(order.left, price)),
             "cumExecQty": self._units.qty(order.filled),
             "cumExecValue": amount(order.cost),
             "cumExecFee": fee,
@@ -553,17 +552,11 @@ class AccountFace:
         else:
             yield from reversed(self._venue.orders.values())
 
-    def _wants_scope(self, params: Params) -> None:
-        if params["category"] == "linear" and not any(
-            params.get(name) for name in ("symbol", "baseCoin", "settleCoin")
-        ):
-            raise bad("params error: symbol, baseCoin and settleCoin cannot all be empty")
-
     def get_live_orders(self, params: Params) -> Json:
         asked = self._units.in_scope(params)
         named = bool(params.get("orderId") or params.get("orderLinkId"))
-        if not named:
-            self._wants_scope(params)
+        if not named and params["category"] == "linear":
+            self._units.check_scope(params)
         closed = params.get("openOnly", "0") == "1"
         limit = whole(params, "limit", 20, 1, 50)
         below = below_cursor(params)

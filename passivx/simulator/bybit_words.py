@@ -6,6 +6,7 @@ they are known, else what its table of codes says.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -319,7 +320,7 @@ class Units:
 
     def value(self, qty: float, price: float) -> float:
         """Return what a quantity is worth in the settle currency; 0 without a price."""
-        return cost(qty, price, inverse=self.inverse) if price > 0.0 else 0.0
+        return cost(qty, price, inverse=self.inverse) if 0.0 < price < math.inf else 0.0
 
     def average(self, qty: float, value: float) -> float:
         """Return the average price of a quantity of that value; 0 of nothing."""
@@ -354,6 +355,11 @@ class Units:
         if symbol and symbol != self.symbol:
             raise bad("params error: symbol invalid")
         return True
+
+    def check_scope(self, params: Params) -> None:
+        """Refuse a request about orders that names neither a symbol nor a coin."""
+        if not any(params.get(name) for name in ("symbol", "baseCoin", "settleCoin")):
+            raise bad("params error: symbol, baseCoin and settleCoin cannot all be empty")
 
     def in_scope(self, params: Params) -> bool:
         """Tell whether a request about orders means this listing: symbol before base and settle."""
