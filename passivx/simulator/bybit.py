@@ -861,7 +861,7 @@ class BybitFront:
                 "request": {"op": op or "", "args": None},
             }
             self._note_socket(session, request, None)
-        session.send(orjson.dumps(answer).decode())
+        session.send(orjson.dumps(answer))
         if op == "subscribe" and answer["success"]:
             self._market.begin(session, request["args"])
 
@@ -985,7 +985,7 @@ class BybitFront:
         # A request without an id gets an answer without one.
         if request_id is not None:
             answer = {"reqId": request_id, **answer}
-        session.send(orjson.dumps(answer).decode())
+        session.send(orjson.dumps(answer))
 
     def _operate(
         self, session: Session, connection: _Connection, request: Json, now_ms: int
@@ -1063,7 +1063,7 @@ class BybitFront:
 
     def on_quote(self, bid: float, ask: float, ts_ms: int) -> None:
         """Publish best prices."""
-        self._market.on_quote(bid, ask, ts_ms)
+        self._market.on_quote(ts_ms)
 
     def on_order(self, order: SimOrder, what: str) -> None:
         """Publish an order."""

@@ -477,7 +477,7 @@ class MarketFace:
         if self._tickers_timer is None and self._topic_tickers in self._hub.topics:
             self._tickers_timer = self._clock.call_later(_TICKER_MS / 1000, self._tell_tickers)
 
-    def on_quote(self, bid: float, ask: float, ts_ms: int) -> None:
+    def on_quote(self, ts_ms: int) -> None:
         """Publish new best prices, as often as each depth of book is pushed."""
         for depth, book in self._books.items():
             if book.timer is not None:
@@ -516,12 +516,12 @@ class MarketFace:
         bids: Mapping[int, str],
         asks: Mapping[int, str],
         now_ms: int,
-    ) -> str:
+    ) -> bytes:
         b, a = self._sides(bids, asks)
         data = {"s": self._units.symbol, "b": b, "a": a, "u": book.u, "seq": self._hub.seq}
         return orjson.dumps(
             {"topic": book.topic, "type": kind, "ts": now_ms, "data": data, "cts": now_ms}
-        ).decode()
+        )
 
     def _push_book(self, depth: int) -> None:
         book = self._books.get(depth)
@@ -550,7 +550,7 @@ class MarketFace:
         text = self._book_text(book, "snapshot", book.bids, book.asks, now_ms)
         self._hub.tell_text(book.topic, text)
 
-    def _ticker_text(self, kind: str, fields: Json, now_ms: int) -> str:
+    def _ticker_text(self, kind: str, fields: Json, now_ms: int) -> bytes:
         return orjson.dumps(
             {
                 "topic": self._topic_tickers,
@@ -559,7 +559,7 @@ class MarketFace:
                 "cs": self._hub.seq,
                 "ts": now_ms,
             }
-        ).decode()
+        )
 
     def _tell_tickers(self) -> None:
         """Send what changed since the last time."""
@@ -576,10 +576,10 @@ class MarketFace:
             text = self._price_limit_text(now)
             self._hub.tell_text(self._topic_limits, text)
 
-    def _price_limit_text(self, now_ms: int) -> str:
+    def _price_limit_text(self, now_ms: int) -> bytes:
         buy, sell = self._bounds()
         data = {"symbol": self._units.symbol, "buyLmt": buy, "sellLmt": sell}
-        return orjson.dumps({"topic": self._topic_limits, "data": data, "ts": now_ms}).decode()
+        return orjson.dumps({"topic": self._topic_limits, "data": data, "ts": now_ms})
 
     def forget(self, topic: str) -> None:
         """Drop what was kept for a topic that nobody listens to any more."""

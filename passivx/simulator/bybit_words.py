@@ -395,9 +395,9 @@ class Hub:
     def tell(self, topic: str, message: Json) -> None:
         """Send a message to everybody who listens to a topic."""
         if topic in self.topics:
-            self.tell_text(topic, orjson.dumps(message).decode())
+            self.tell_text(topic, orjson.dumps(message))
 
-    def tell_text(self, topic: str, text: str) -> None:
+    def tell_text(self, topic: str, text: bytes) -> None:
         """Send what is text already."""
         for session in tuple(self.topics.get(topic, ())):
             session.send(text)
