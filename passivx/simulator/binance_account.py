@@ -41,7 +41,6 @@ _ENDS: Final = {
     "trade": "TRADE",
     "canceled": "CANCELED",
     "expired": "EXPIRED",
-    "rejected": "EXPIRED",
 }
 
 

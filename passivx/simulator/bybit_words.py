@@ -39,19 +39,15 @@ STATUS_WORDS: Final = {
     Status.FILLED: "Filled",
     Status.CANCELED: "Cancelled",
     Status.EXPIRED: "Cancelled",
-    Status.REJECTED: "Rejected",
 }
 # cancelType and rejectReason of an order the venue ended, by the truth's reason
 ENDINGS: Final = {
-    "": ("UNKNOWN", "EC_NoError"),
     "user": ("CancelByUser", "EC_PerCancelRequest"),
     "post_only": ("UNKNOWN", "EC_PostOnlyWillTakeLiquidity"),
     "ioc": ("UNKNOWN", "EC_NoImmediateQtyToFill"),
     "fok": ("UNKNOWN", "EC_NoImmediateQtyToFill"),
     "reduce_only": ("CancelByReduceOnly", "EC_NoError"),
     "liquidation": ("CancelAllBeforeLiq", "EC_NoError"),
-    "adl": ("CancelAllBeforeAdl", "EC_NoError"),
-    "dead_man": ("CancelByDCP", "EC_NoError"),
 }
 ENDED_BY_VENUE: Final = ("CancelByAdmin", "EC_NoError")
 EXEC_TYPES: Final = {Kind.TRADE: "Trade", Kind.LIQUIDATION: "BustTrade", Kind.ADL: "AdlTrade"}

@@ -111,7 +111,6 @@ class Status(StrEnum):
     FILLED = "FILLED"
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"  # ended by the venue: IOC rest, liquidation, reduce-only knocked out
-    REJECTED = "REJECTED"
 
     @property
     def final(self) -> bool:
@@ -227,7 +226,7 @@ class Observer(Protocol):
 
     def on_quote(self, bid: float, ask: float, ts_ms: int) -> None: ...
     def on_order(self, order: SimOrder, what: str) -> None:
-        """``what``: new, amended, trade, canceled, expired, rejected."""
+        """``what``: new, amended, trade, canceled, expired; a refused order was never one."""
         ...
 
     def on_execution(self, order: SimOrder | None, execution: Execution) -> None:
