@@ -267,7 +267,7 @@ class Faults:
         self, rules: list[Rule], transport: asyncio.BaseTransport | None
     ) -> HttpReply | None:
         """Do to a socket that is to be opened what the rules it met say; a reply refuses it."""
-        rule = rules[-1] if rules and rules[-1].do in ANSWERS else None
+        rule = _answering(rules)
         if rule is None:
             return None
         if rule.do == "rest.delay":
@@ -322,7 +322,7 @@ class Faults:
         for rule in rules:
             if rule.do in DEEDS:
                 self._deed(rule, gate=gate, order=order)
-        return rules[-1] if rules and rules[-1].do in ANSWERS else None
+        return _answering(rules)
 
     def _meant(self, text: str) -> SimOrder | None:
         """Return the open order that a request names, whatever the venue calls the field."""
@@ -494,6 +494,11 @@ class Faults:
 
 
 # --- helpers --------------------------------------------------------------------------------------
+
+
+def _answering(rules: list[Rule]) -> Rule | None:
+    """Return which of the rules that `Faults.meet` found decides about the answer."""
+    return rules[-1] if rules and rules[-1].do in ANSWERS else None
 
 
 def _operation(text: str) -> tuple[str, object]:

@@ -1,8 +1,7 @@
 """The simulator's sockets: one port for REST and all websockets, with faults on the way.
 
 It speaks HTTP and websockets (aiohttp's) and no venue's language: that is the `Front`'s. Fronts are
-synchronous; what they send leaves in the order they sent it. Outgoing websocket frames are put
-together here, since a fault may cut one anywhere; never compressed.
+synchronous; what they send leaves in the order they sent it, each websocket through its `Gate`.
 """
 
 from __future__ import annotations
