@@ -170,7 +170,6 @@ class Units:
 
     def __init__(self, listing: Listing) -> None:
         self.symbol = listing.symbol
-        self.base = listing.base
         self.quote = listing.quote
         self.update(listing)
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import parse_qsl
 
@@ -111,7 +110,7 @@ class Faults:
         for rule in rules:
             self._take(rule)
 
-    def add(self, rows: Any, source: Path | str | None = None) -> list[int]:
+    def add(self, rows: Any) -> list[int]:
         """Take one rule or a list of them; return their numbers.
 
         Raises
@@ -119,7 +118,7 @@ class Faults:
         ConfigError
             Naming everything that is wrong with any of them; then none is taken.
         """
-        return [self._take(rule) for rule in read_rules(rows, source)]
+        return [self._take(rule) for rule in read_rules(rows)]
 
     def heal(self) -> None:
         """Remove every rule and undo what lasts: also a halt of trading, and hedge mode.
