@@ -419,12 +419,12 @@ class BinanceFront:
         asked: dict[str, Any] = {}
         try:
             asked = self._order_of(params)
-            order = self._venue.place(**asked)
+            stp = params.get("selfTradePreventionMode", "NONE")
+            order = self._venue.place(**asked, extra={"stp": stp})
         except (Refusal, AnswerError) as e:
             refused = self._refused(e, asked)
             self._note_refused(params, asked, refused.code)
             raise refused from None
-        order.extra["stp"] = params.get("selfTradePreventionMode", "NONE")
         self._ledger.order(order, True, channel=self._channel)
         answer = order_answer(order, self._units)
         if params.get("newOrderRespType") != "RESULT":
@@ -758,7 +758,7 @@ class BinanceFront:
         """Take a new socket in, with the streams its URL names."""
         self._sessions[session] = self._clock.time_ms()
         if session.channel == "trade":
-            session.state = None
+            session.state = None  # since when it is logged on, once it is
             # It counts, and is opened whatever has been counted.
             with contextlib.suppress(AnswerError):
                 self._limits.take_weight(self._clock.time_ms(), 5)
@@ -854,6 +854,8 @@ class BinanceFront:
 
     def _join(self, session: Session, name: str) -> None:
         listener: _Listener = session.state
+        if name in listener.streams:
+            return
         if len(listener.streams) >= _MOST_STREAMS:
             session.close(1008, "Too many streams")
             return
@@ -950,7 +952,7 @@ class BinanceFront:
     def _check_frame(
         self, session: Session, raw: Json, params: Params, security: str, now_ms: int
     ) -> None:
-        if session.state == self._key and "apiKey" not in params:
+        if session.state is not None and "apiKey" not in params:
             # Logged on: neither key nor signature are needed any more.
             if security == _SIGNED:
                 self._check_time(params, now_ms)
@@ -978,14 +980,13 @@ class BinanceFront:
             if not self._ed25519:
                 raise AnswerError(-4056, "HMAC_SHA256 API key is not supported.", 401)
             self._check_frame(session, raw, params, _SIGNED, now_ms)
-            session.state = self._key
+            session.state = now_ms
         elif method == "session.logout":
             session.state = None
-        known = session.state == self._key
         return {
-            "apiKey": self._key if known else None,
-            "authorizedSince": now_ms if known else None,
-            "connectedSince": now_ms,
+            "apiKey": None if session.state is None else self._key,
+            "authorizedSince": session.state,
+            "connectedSince": self._sessions[session],
             "returnRateLimits": True,
             "serverTime": now_ms,
         }

@@ -41,6 +41,7 @@ from passivx.simulator.bybit_words import (
     Window,
     amount,
     bad,
+    digits,
     flag,
     number,
     refused_by,
@@ -161,9 +162,10 @@ def _active_time_ms(query: str) -> int:
     """Return how long a private socket may be silent: ``max_active_time``, 30s to 600s."""
     text = dict(parse_qsl(query)).get("max_active_time", "")
     unit = {"s": 1000, "m": 60_000}.get(text[-1:], 0)
-    if not unit or not text[:-1].isdecimal():
+    number = digits(text[:-1])
+    if not unit or number is None:
         return _IDLE_MS
-    return max(30_000, min(int(text[:-1]) * unit, _IDLE_MS))
+    return max(30_000, min(number * unit, _IDLE_MS))
 
 
 class BybitFront:
@@ -363,9 +365,10 @@ class BybitFront:
         return hmac.digest(self._secret, text, "sha256").hex().encode()
 
     def _check_time(self, stamp: str, window: str, now_ms: int) -> None:
-        if not (stamp.isascii() and stamp.isdecimal() and window.isascii() and window.isdecimal()):
+        stamp_ms, window_ms = digits(stamp), digits(window)
+        if stamp_ms is None or window_ms is None:
             raise bad("params error: timestamp or recv_window invalid")
-        if not now_ms - int(window) <= int(stamp) < now_ms + 1000:
+        if not now_ms - window_ms <= stamp_ms < now_ms + 1000:
             raise AnswerError(
                 10002,
                 "invalid request, please check your server timestamp or recv_window param. "
@@ -559,6 +562,7 @@ class BybitFront:
                 price=price,
                 qty=qty,
                 reduce_only=reduce_only,
+                extra={"close": "true"} if close else {},
             )
         except Refusal as refusal:
             raise refused_by(refusal, side) from None
@@ -880,8 +884,8 @@ class BybitFront:
         if not isinstance(args, list) or len(args) != 3:
             return bad("Params Error")
         key, expires, signature = args
-        if isinstance(expires, str) and expires.isascii() and expires.isdecimal():
-            expires = int(expires)
+        if isinstance(expires, str):
+            expires = digits(expires)
         if not isinstance(expires, int) or isinstance(expires, bool):
             return bad("Params Error")
         if key != self._key:
@@ -949,7 +953,7 @@ class BybitFront:
             case ["publicTrade" | "tickers" | "allLiquidation" | "priceLimit"]:
                 return True
             case ["orderbook", depth]:
-                return depth.isdecimal() and int(depth) in DEPTHS
+                return digits(depth) in DEPTHS
             case ["kline", interval]:
                 return interval in INTERVALS
         return False

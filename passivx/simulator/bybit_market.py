@@ -474,7 +474,9 @@ class MarketFace:
                     ],
                 },
             )
-        if self._tickers_timer is None and self._topic_tickers in self._hub.topics:
+        if self._tickers_timer is None and (
+            self._topic_tickers in self._hub.topics or self._topic_limits in self._hub.topics
+        ):
             self._tickers_timer = self._clock.call_later(_TICKER_MS / 1000, self._tell_tickers)
 
     def on_quote(self, ts_ms: int) -> None:
@@ -565,12 +567,13 @@ class MarketFace:
         """Send what changed since the last time."""
         self._tickers_timer = None
         now = self._clock.time_ms()
-        fresh = self._ticker() | {"tickDirection": self._tape.tick}
-        changed = {name: x for name, x in fresh.items() if self._tickers.get(name) != x}
-        self._tickers = fresh
-        if changed:
-            text = self._ticker_text("delta", changed, now)
-            self._hub.tell_text(self._topic_tickers, text)
+        if self._topic_tickers in self._hub.topics:
+            fresh = self._ticker() | {"tickDirection": self._tape.tick}
+            changed = {name: x for name, x in fresh.items() if self._tickers.get(name) != x}
+            self._tickers = fresh
+            if changed:
+                text = self._ticker_text("delta", changed, now)
+                self._hub.tell_text(self._topic_tickers, text)
         if self._topic_limits in self._hub.topics and self._bounds() != self._limits_told:
             self._limits_told = self._bounds()
             text = self._price_limit_text(now)
@@ -588,6 +591,8 @@ class MarketFace:
             book = self._books.pop(int(rest.partition(".")[0]), None)
             if book is not None and book.timer is not None:
                 book.timer.cancel()
+        elif topic == self._topic_tickers:
+            self._tickers = {}
 
     def housekeeping(self, now_ms: int) -> None:
         """Say again what did not change for long, and how the candles stand."""

@@ -141,8 +141,15 @@ def amount(x: float) -> str:
 def number(value: object, complaint: str) -> float:
     """Return the number a text holds: plain decimal digits, as the venue wants its numbers."""
     if isinstance(value, str) and value.isascii() and value.replace(".", "", 1).isdecimal():
-        return float(value)
+        x = float(value)
+        if math.isfinite(x):
+            return x
     raise bad(complaint)
+
+
+def digits(text: str) -> int | None:
+    """Return the whole number that a text of plain digits is, None when it is none."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else None
 
 
 def whole(params: Params, name: str, default: int, least: int, most: int) -> int:
@@ -150,9 +157,10 @@ def whole(params: Params, name: str, default: int, least: int, most: int) -> int
     text = params.get(name, "")
     if text == "":
         return default
-    if not (text.isascii() and text.isdecimal()):
+    number = digits(text)
+    if number is None:
         raise bad(f"params error: {name} invalid")
-    return max(least, min(int(text), most))
+    return max(least, min(number, most))
 
 
 def flag(params: Params, name: str) -> bool:
@@ -182,9 +190,10 @@ def below_cursor(params: Params) -> int | None:
     if not text:
         return None
     token = text.removeprefix("page_token=").removesuffix("&")
-    if not (token.isascii() and token.isdecimal()):
+    place = digits(token)
+    if place is None:
         raise bad("params error: cursor invalid")
-    return int(token)
+    return place
 
 
 def span(params: Params, now_ms: int) -> tuple[int, int]:

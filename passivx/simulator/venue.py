@@ -13,11 +13,12 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from itertools import count
+from types import MappingProxyType
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -380,6 +381,7 @@ class SimVenue:
         price: float,
         qty: float,
         reduce_only: bool,
+        extra: Mapping[str, str] = MappingProxyType({}),
     ) -> SimOrder:
         """Let an order arrive; it is returned as it is once everything it causes has happened.
 
@@ -436,6 +438,7 @@ class SimVenue:
             created_ms=now_ms,
             updated_ms=now_ms,
             left=qty,
+            extra=dict(extra),
         )
         self.orders[order.order_id] = order
         if client_id:
@@ -502,7 +505,6 @@ class SimVenue:
         self._leave_book(order)
         order.price, order.qty, order.left = price, qty, left
         order.updated_ms = self._clock.time_ms()
-        self._open[order.order_id] = order
         if not takes:
             self._rest(order)
         self._ledger.append(
@@ -936,8 +938,7 @@ class SimVenue:
         self._book(happened, taker=order)
 
     def _leave_book(self, order: SimOrder) -> None:
-        """Forget that an order is open, in the book too if it still stands there."""
-        self._open.pop(order.order_id, None)
+        """Take an order out of the book, if it still stands there, and of what counts with it."""
         self._values[order.side].pop(order.order_id, None)
         self._reducing[order.side].pop(order.order_id, None)
         book_id = self._book_id.pop(order.order_id, None)
@@ -946,6 +947,7 @@ class SimVenue:
             self._paper.cancel(book_id, order.side)
 
     def _end(self, order: SimOrder, status: Status, reason: str) -> None:
+        self._open.pop(order.order_id, None)
         self._leave_book(order)
         order.status = status
         order.reason = reason
@@ -1055,6 +1057,7 @@ class SimVenue:
         order.updated_ms = self._clock.time_ms()
         if order.left == 0.0:
             order.status = Status.FILLED
+            self._open.pop(order.order_id, None)
             self._leave_book(order)
         else:
             order.status = Status.PARTIALLY_FILLED

@@ -313,7 +313,10 @@ def test_a_socket_signed_in_with_ed25519_needs_neither_key_nor_signature():
     params["signature"] = _base64(private.sign(text.encode()))
     assert at.frame(line, "session.logon", params)["result"]["apiKey"] == "k"
     assert at.frame(line, "order.place", order)["result"]["status"] == "NEW"
-    assert at.frame(line, "session.status", {})["result"]["apiKey"] == "k"
+    at.clock.advance(2000)
+    status = at.frame(line, "session.status", {})["result"]
+    assert (status["apiKey"], status["serverTime"]) == ("k", START_MS + 2000)
+    assert (status["connectedSince"], status["authorizedSince"]) == (START_MS, START_MS)
     assert at.frame(line, "session.logout", {})["result"]["apiKey"] is None
     assert at.frame(line, "order.place", order)["error"]["code"] == -2014
 
@@ -1019,6 +1022,28 @@ def test_candles_are_made_of_the_prints():
     assert later == [ones[2]]
     assert at.raw("GET", "/fapi/v1/klines", query + "7m")[1]["code"] == -1120
     assert at.raw("GET", "/fapi/v1/klines", f"symbol={SYMBOL}")[1]["code"] == -1102
+
+
+def test_a_stream_that_is_joined_twice_is_heard_once():
+    at = Counter()
+    name = "btcusdt@aggTrade"
+    line = at.line("market", "/market/ws", f"streams={name}/{name}")
+    ask = {"method": "SUBSCRIBE", "params": [name, name], "id": 1}
+    at.front.message(line, json.dumps(ask))
+    del line.sent[:]
+    at.venue.print(1, 90_000.0, 1.0, True, 1)
+    assert [m["a"] for m in line.sent] == [1]
+    at.front.message(line, json.dumps(ask | {"method": "UNSUBSCRIBE"}))
+    del line.sent[:]
+    at.venue.print(2, 90_000.0, 1.0, True, 2)
+    assert line.sent == []
+
+
+def test_the_very_first_event_tells_the_self_trade_prevention():
+    at = Counter()
+    user = at.user_line()
+    at.ask("POST", "v1/order", **BID, selfTradePreventionMode="EXPIRE_MAKER")
+    assert [m["o"]["V"] for m in user.sent if m["e"] == "ORDER_TRADE_UPDATE"] == ["EXPIRE_MAKER"]
 
 
 def test_the_last_day_in_figures():

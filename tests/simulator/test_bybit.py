@@ -1734,3 +1734,66 @@ def test_two_that_listen_to_one_topic_both_hear_and_the_last_one_out_ends_it():
         assert (first["type"], first["data"]["u"]) == ("snapshot", 1)
 
     run(main)
+
+
+def told_by(line: FrontSide, topic: str) -> list[dict]:
+    return [m for m in line.sent if m.get("topic") == topic]
+
+
+def public_line(front: BybitFront, *topics: str) -> FrontSide:
+    line = FrontSide("public", "/v5/public/inverse")
+    front.opened(line)
+    front.message(line, json.dumps({"op": "subscribe", "args": list(topics)}))
+    return line
+
+
+def test_the_bounds_of_prices_are_told_to_who_wants_nothing_else():
+    front = front_at(START_MS, "k", "s")
+    line = public_line(front, "priceLimit.BTCUSD")
+    front._venue.print(1, 99_000.0, 1.0, False, START_MS)
+    front._clock.advance(200)
+    first, second = told_by(line, "priceLimit.BTCUSD")
+    assert float(second["data"]["buyLmt"]) > float(first["data"]["buyLmt"])
+
+
+def test_a_ticker_that_nobody_heard_for_a_while_begins_as_it_is_now():
+    front = front_at(START_MS, "k", "s")
+    line = public_line(front, "tickers.BTCUSD")
+    front.message(line, json.dumps({"op": "unsubscribe", "args": ["tickers.BTCUSD"]}))
+    for i, price in enumerate((91_000.0, 92_000.0)):
+        front._venue.print(i + 1, price, 1.0, False, START_MS)
+        front._clock.advance(1000)
+    later = public_line(front, "tickers.BTCUSD")
+    (snapshot,) = told_by(later, "tickers.BTCUSD")
+    assert (snapshot["type"], snapshot["data"]["lastPrice"]) == ("snapshot", "92000.00")
+
+
+def test_an_order_that_closes_on_a_trigger_says_so():
+    front = front_at(START_MS, "k", "s")
+    order = {"category": "inverse", "symbol": "BTCUSD", "side": "Buy", "orderType": "Limit",
+             "qty": "10", "price": "80000", "timeInForce": "PostOnly"}  # fmt: skip
+    for link, close in (("a", True), ("b", False)):
+        made = asked(front, "POST", "/v5/order/create",
+                     order | {"orderLinkId": link, "closeOnTrigger": close})  # fmt: skip
+        assert made["retCode"] == 0
+        where = {"category": "inverse", "orderLinkId": link}
+        (row,) = asked(front, "GET", "/v5/order/realtime", where)["result"]["list"]
+        assert row["closeOnTrigger"] is close
+
+
+@pytest.mark.parametrize("length", [310, 5000])
+def test_numbers_beyond_all_measure_are_refused(length):
+    front = front_at(START_MS, "k", "s")
+    huge = "9" * length
+    order = {"category": "inverse", "symbol": "BTCUSD", "side": "Buy", "orderType": "Limit",
+             "qty": "10", "price": "80000"}  # fmt: skip
+    assert asked(front, "POST", "/v5/order/create", order | {"qty": huge})["retCode"] == 10001
+    assert asked(front, "POST", "/v5/order/create", order | {"price": huge})["retCode"] == 10001
+    for name in ("limit", "startTime", "cursor"):
+        where = {"category": "inverse", "symbol": "BTCUSD", name: huge}
+        assert asked(front, "GET", "/v5/order/history", where)["retCode"] == 10001
+    line = public_line(front, f"orderbook.{huge}.BTCUSD")
+    assert line.sent[0]["success"] is False
+    headers = signed_headers("k", "s", START_MS, "") | {"X-BAPI-TIMESTAMP": huge}
+    reply = front.rest(HttpRequest("GET", "/v5/account/info", "", headers, b""))
+    assert orjson.loads(reply.body)["retCode"] == 10001

@@ -194,6 +194,15 @@ def test_an_amended_order_goes_to_the_end_of_its_new_price(policy: Policy) -> No
 
 
 @both
+def test_an_amended_order_is_as_old_as_it_was(policy: Policy) -> None:
+    w = world(policy)
+    orders = [w.order(f"c{i}", 1, 10.0, 98.0 - i) for i in range(3)]
+    w.venue.amend(orders[0], price=80.0)
+    assert [order.client_id for order in w.venue.open_orders()] == ["c0", "c1", "c2"]
+    assert w.venue.cancel_all() == orders
+
+
+@both
 def test_an_amended_quantity_is_the_total(policy: Policy) -> None:
     w = world(policy)
     order = w.order("a", 1, 10.0, 98.0)
