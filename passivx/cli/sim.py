@@ -173,6 +173,8 @@ def command(
             f"--ledger: {ledger_path} cannot be written ({e.strerror}); name a file in a folder "
             "that is there"
         ) from None
+    except ValueError as e:
+        raise PassivxError(f"{e}; choose another --balance or --market") from None
     try:
         _run(simulator, for_s)
     except OSError as e:

@@ -348,7 +348,8 @@ class Exchange(Protocol):
     async def dead_man(self, timeout_s: float) -> bool:
         """Have the venue cancel all orders of the symbol unless called again in time.
 
-        0 switches it off. False when the venue offers none to this account.
+        0 switches it off, else it is 1 to 86,400 s (ValueError). False when the venue offers none
+        to this account.
         """
         ...
 

@@ -92,7 +92,7 @@ class Client(ABC, Generic[R, E]):
         clock: Clock | None,
         rng: random.Random | None,
     ) -> None:
-        if not symbol.isprintable() or not symbol or " " in symbol:
+        if not isinstance(symbol, str) or not symbol.isprintable() or not symbol or " " in symbol:
             problem = Problem("symbol", symbol, "must be a word", "as the venue writes it: BTCUSDT")
             raise ConfigError([problem])
         self.symbol = symbol
@@ -118,6 +118,8 @@ class Client(ABC, Generic[R, E]):
 
     async def find(self, client_id: str) -> Order | None:
         """Look an order up; None only when the venue says that there is none."""
+        if not client_id:
+            raise ValueError("client_id: must not be empty")
         return await self.rest.find(client_id)
 
     async def fills(self, since_ms: int) -> list[Fill]:

@@ -50,10 +50,16 @@ class TradeWatch:
 
     async def run(self, stream: Stream, topic: str) -> None:
         """Look again and again; until cancelled."""
+        looked_s = self._clock.monotonic_s()
         while True:
-            await self._clock.sleep(_TRADE_AGE_S)
-            silent_s = self._clock.monotonic_s() - self._traded_s
-            if not stream.live or silent_s < _TRADE_AGE_S:
+            now_s = self._clock.monotonic_s()
+            wait_s = max(self._traded_s, looked_s) + _TRADE_AGE_S - now_s
+            if wait_s > 0.0:
+                await self._clock.sleep(wait_s)
+                continue
+            looked_s = now_s
+            silent_s = now_s - self._traded_s
+            if not stream.live:
                 continue
             try:
                 newest = await self._recent()

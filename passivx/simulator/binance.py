@@ -550,8 +550,11 @@ class BinanceFront:
     def _cancel_batch(self, params: Params) -> list[Json]:
         self._market.check_symbol(params)
         try:
-            numbers = orjson.loads(params.get("orderIdList") or "[]")
-            words = orjson.loads(params.get("origClientOrderIdList") or "[]")
+            # The pages write the lists in camel case; published clients send them in lower case.
+            numbers, words = (
+                orjson.loads(params.get(name) or params.get(name.lower()) or "[]")
+                for name in ("orderIdList", "origClientOrderIdList")
+            )
         except ValueError:
             raise AnswerError(
                 -1130, "Data sent for parameter 'orderIdList' is not valid."

@@ -360,8 +360,8 @@ class MarketFace:
             {
                 "bracket": i + 1,
                 "initialLeverage": int(min(leverages[i], market.max_leverage)),
-                "notionalCap": caps[i],
-                "notionalFloor": row["floor"].item(),
+                "notionalCap": _plain(caps[i]),
+                "notionalFloor": _plain(row["floor"].item()),
                 "maintMarginRatio": row["maintenance_rate"].item(),
                 "cum": row["deduction"].item(),
             }
@@ -581,6 +581,11 @@ class MarketFace:
             "T": ts_ms,
             "m": maker,
         }
+
+
+def _plain(x: float) -> float:
+    """Return a number as the venue writes it: a whole one without a point."""
+    return int(x) if x.is_integer() else x
 
 
 def _changes(old: dict[str, str], new: dict[str, str]) -> list[list[str]]:

@@ -288,21 +288,26 @@ class Faults:
         """Forget a websocket."""
         self._gates.discard(gate)
 
-    def receive(self, gate: Gate, text: str, deliver: Callable[[], None]) -> None:
-        """Let a message of a client meet its rules; ``deliver`` gives it to the front."""
+    def receive(self, gate: Gate, text: str, deliver: Callable[[], None]) -> bool:
+        """Let a message of a client meet its rules; ``deliver`` gives it to the front.
+
+        Return whether it is given to it, now or later.
+        """
         name, ident = _operation(text)
         rules = self.meet(f"ws:{name}", gate.channel) if name else []
         rule = self._deeds_of(rules, gate, text)
         if rule is None:
             deliver()
-            return
+            return True
         args = rule.args
+        if rule.do == "rest.drop_before":
+            gate.rst()
+            return False
+        if rule.do == "rest.reply":
+            _send_body(gate, args, ident)
+            return False
         if rule.do == "rest.delay_exec":
             self._clock.call_later(args["s"], deliver)
-        elif rule.do == "rest.drop_before":
-            gate.rst()
-        elif rule.do == "rest.reply":
-            _send_body(gate, args, ident)
         else:
             answers = gate.caught(deliver)
             if rule.do == "rest.delay":
@@ -314,6 +319,7 @@ class Faults:
                 gate.fin()
             else:
                 gate.rst()
+        return True
 
     def _deeds_of(self, rules: list[Rule], gate: Gate | None, text: str) -> Rule | None:
         """Do what does not concern the answer, and return the rule that does."""

@@ -33,6 +33,8 @@ _PROFILES: Final = {"binance": BTCUSDT, "bybit": BTCUSD}
 _MAX_ORDERS: Final = {"binance": 200, "bybit": 500}
 _QUOTES: Final = re.compile(r"([A-Z0-9]+?)(USDT|USDC|USD)")
 _PIECE: Final = 4096  # rows made into Python objects at a time
+# So high a price leaves room below the highest that is listed, of 1e7 steps.
+_MOST_STEPS: Final = 8_000_000
 # How long the loop waits for a replay that has much to do.
 _LONGEST_TURN_S: Final = 0.002
 
@@ -139,7 +141,7 @@ class Feed:
         """Make up an endless market: BTCUSDT as on Binance, BTCUSD as on Bybit.
 
         On the steps of ``market``, if one is given; it begins as many price steps high as those,
-        where their own price would be fewer than 1,000 of its steps or more than 1e9.
+        where their own price would be fewer than 1,000 of its steps or more than 8 million.
 
         Raises
         ------
@@ -183,7 +185,7 @@ def _another_market(name: str, step: float, message: str) -> ConfigError:
 def _on_steps_of(market: Market, profile: MarketProfile) -> MarketProfile:
     units, scale = step_parts(market.price_step)
     n_steps = round(profile.start_price / market.price_step)
-    if not 1_000 <= n_steps <= 1e9:
+    if not 1_000 <= n_steps <= _MOST_STEPS:
         n_steps = round(profile.start_price / profile.price_step)
     return replace(
         profile,

@@ -7,11 +7,14 @@ synchronous; what they send leaves in the order they sent it, each websocket thr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import traceback
 from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
+from urllib.parse import parse_qsl
 
+import orjson
 from aiohttp import WSMsgType, web
 
 from passivx.clock import Clock, Timer
@@ -148,6 +151,7 @@ class Server:
 
     def _keep_house(self) -> None:
         now_ms = self._clock.time_ms()
+        self._ledger.flush()
         self._guarded(self._front.housekeeping, now_ms)
         interval_s, now_s = self._ping_interval_s, self._clock.monotonic_s()
         if interval_s is not None and now_s - self._pinged_s >= interval_s:
@@ -180,17 +184,26 @@ class Server:
         """Answer as the rules say; a client that leaves does not stop what is to be executed."""
         name = f"{asked.method} {asked.path}"
         text = asked.body.decode("latin-1")
+        served = False
+
+        def execute() -> HttpReply:
+            nonlocal served
+            served = True
+            return self._answer(asked)
+
         task = asyncio.get_running_loop().create_task(
-            self._faults.answer(
-                rules,
-                request.transport,
-                lambda: self._answer(asked),
-                (name, asked.query, text),
-            )
+            self._faults.answer(rules, request.transport, execute, (name, asked.query, text))
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         reply: HttpReply | None = await asyncio.shield(task)
+        if not served:
+            # The front never saw it, and the ledger has every request.
+            status = 0 if reply is None else reply.status
+            params = _params_of(asked.query, text)
+            self._ledger.request(
+                asked.method, asked.path, params, channel="rest", status=status, code=None
+            )
         # Without a reply the connection is gone, and what is answered cannot be sent.
         return _response(reply or HttpReply(500))
 
@@ -232,12 +245,13 @@ class Server:
         return socket
 
     def _receive(self, session: Session, gate: Gate, text: str) -> None:
-        if self._faults.armed:
-            self._faults.receive(
-                gate, text, lambda: self._guarded(self._front.message, session, text)
-            )
-        else:
+        if not self._faults.armed:
             self._guarded(self._front.message, session, text)
+        elif not self._faults.receive(
+            gate, text, lambda: self._guarded(self._front.message, session, text)
+        ):
+            method, params = _operation_of(_object_of(text))
+            self._ledger.request(method, session.path, params, channel="ws", status=0, code=None)
 
     def _guarded(self, call: Callable[..., Any], *args: Any) -> Any:
         """Call the front; its mistakes are loud and in the ledger, and do not stop the server."""
@@ -263,6 +277,29 @@ class _Socket(web.WebSocketResponse):
     async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
         """Leave it to the gate, also what ``close_code`` says of frames that are none."""
         return True
+
+
+def _object_of(text: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        value = orjson.loads(text)
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _operation_of(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what a message asks for and with what: objects alone, for lists may hold keys."""
+    name = str(message.get("method", message.get("op", "")))[:40]
+    parts = message.get("params", message.get("args"))
+    if isinstance(parts, list):
+        parts = {"args": [part for part in parts if isinstance(part, dict)]}
+    return name, parts if isinstance(parts, dict) else {}
+
+
+def _params_of(query: str, body: str) -> dict[str, Any]:
+    """Return what a request says, in its query and its body, a form's or JSON's."""
+    form = parse_qsl("&".join((query, body)) if body and not body.startswith("{") else query)
+    return {**dict(form), **_object_of(body)}
 
 
 def _response(reply: HttpReply) -> web.Response:

@@ -1046,6 +1046,25 @@ def test_the_very_first_event_tells_the_self_trade_prevention():
     assert [m["o"]["V"] for m in user.sent if m["e"] == "ORDER_TRADE_UPDATE"] == ["EXPIRE_MAKER"]
 
 
+@pytest.mark.parametrize("name", ["orderIdList", "orderidlist"])
+def test_lists_of_a_batch_may_be_written_in_lower_case(name):
+    at = Counter()
+    ids = [at.ask("POST", "v1/order", **BID)["orderId"] for _ in range(2)]
+    gone = at.ask("DELETE", "v1/batchOrders", symbol=SYMBOL, **{name: json.dumps(ids)})
+    assert [row["status"] for row in gone] == ["CANCELED", "CANCELED"]
+    left = at.ask("POST", "v1/order", **BID, newClientOrderId="by-name")
+    other = name.replace("orderI", "origClientOrderI").replace("orderi", "origclientorderi")
+    names = json.dumps(["by-name"])
+    (gone,) = at.ask("DELETE", "v1/batchOrders", symbol=SYMBOL, **{other: names})
+    assert (gone["orderId"], gone["status"]) == (left["orderId"], "CANCELED")
+
+
+def test_bounds_of_brackets_are_whole_numbers():
+    (symbol,) = Counter().ask("GET", "v1/leverageBracket", symbol=SYMBOL)
+    for row in symbol["brackets"]:
+        assert {type(row["notionalFloor"]), type(row["notionalCap"])} == {int}
+
+
 def test_the_last_day_in_figures():
     at = Counter()
     query = f"symbol={SYMBOL}"

@@ -108,6 +108,34 @@ def test_a_dropped_request_is_or_is_not_executed(run, do, executed):
     run(go())
 
 
+def test_what_a_fault_keeps_from_the_front_is_in_the_ledger_all_the_same(run):
+    async def go():
+        rules = [
+            {"do": "rest.drop_before", "when": {"on": "order"}},
+            {"do": "rest.reply", "status": 418, "when": {"on": "read"}},
+            {"do": "rest.drop_before", "when": {"on": "ws:order.place"}},
+        ]
+        async with line(*rules) as served:
+            client = await served.client()
+            query = "newClientOrderId=lost-1&signature=secret"
+            client.send_request("POST", f"/fapi/v1/order?{query}")
+            assert await client.closed() == b""
+            assert (await served.ask("GET", "/v5/x?apiKey=secret"))[0] == 418
+            socket = await served.socket("/trade")
+            socket.send('{"id":"1","method":"order.place","params":{"a":1,"apiKey":"secret"}}')
+            assert await socket.closed() == b""
+            rows = served.ledger.entries("request")
+            told = [(row["method"], row["status"], row["params"]) for row in rows]
+            assert told == [
+                ("POST", 0, {"newClientOrderId": "lost-1", "signature": "(hidden)"}),
+                ("GET", 418, {"apiKey": "(hidden)"}),
+                ("order.place", 0, {"a": 1, "apiKey": "(hidden)"}),
+            ]
+            assert served.front.executed == []
+
+    run(go())
+
+
 def test_the_nth_and_so_many_and_no_other_kind(run):
     async def go():
         rule = {"do": "rest.reply", "status": 503, "when": {"on": "order", "nth": 2}, "times": 2}

@@ -133,7 +133,15 @@ def test_a_synthetic_market_is_the_seeds(exchange: str, profile: Any) -> None:
 @pytest.mark.parametrize("exchange", ["binance", "bybit"])
 @pytest.mark.parametrize(
     ("price_step", "qty_step", "start_price"),
-    [(5.0, 0.25, 60_000.0), (0.25, 10.0, 60_000.0), (1e-5, 1.0, None), (100.0, 1e-4, None)],
+    [
+        (5.0, 0.25, 60_000.0),
+        (0.25, 10.0, 60_000.0),
+        (0.01, 0.1, 60_000.0),
+        (1e-3, 1.0, None),
+        (5e-4, 1.0, None),
+        (1e-5, 1.0, None),
+        (100.0, 1e-4, None),
+    ],
 )
 def test_what_is_made_up_is_on_the_markets_steps(
     exchange: str, price_step: float, qty_step: float, start_price: float | None
@@ -141,6 +149,7 @@ def test_what_is_made_up_is_on_the_markets_steps(
     market = replace(MARKET, price_step=price_step, qty_step=qty_step, min_qty=qty_step)
     own = {"binance": BTCUSDT, "bybit": BTCUSD}[exchange]
     feed = Feed.synthetic(3, exchange, market)
+    assert feed.start_price < find_listing(exchange, "ABCUSDT", market).max_price / 1.2
     rows = list(islice(feed, 3000))
     # Within its first trades it has not gone far.
     wanted = start_price or own.start_price / own.price_step * price_step

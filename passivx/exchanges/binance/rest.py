@@ -355,8 +355,12 @@ class BinanceRest:
         ------
         VenueError
             If the venue did not say that its timer runs.
+        ValueError
+            If it is neither 0 nor a second to a day: so near to 0 it would switch it off.
         """
-        countdown_ms = max(0, round(timeout_s * 1000))
+        if timeout_s != 0.0 and not 1.0 <= timeout_s <= 86_400.0:
+            raise ValueError(f"timeout_s: must be 0 or in [1, 86400], was {timeout_s!r}")
+        countdown_ms = round(timeout_s * 1000)
         params = (*self._of_symbol(), ("countdownTime", str(countdown_ms)))
         # Each call replaces the timer: twice is the same as once.
         row = row_of(

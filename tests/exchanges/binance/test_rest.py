@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import traceback
 from pathlib import Path
 
@@ -347,6 +348,15 @@ class TestCancel:
             await rest.dead_man(0)
             got = [p["countdownTime"] for p in venue.named("POST /fapi/v1/countdownCancelAll")]
             assert got == ["90000", "0"]
+
+        with_venue(test)
+
+    @pytest.mark.parametrize("timeout_s", [-1.0, 0.0004, 0.9, 86_401.0, math.nan, math.inf])
+    def test_a_dead_mans_switch_is_not_switched_off_by_mistake(self, with_venue, timeout_s):
+        async def test(venue, rest):
+            with pytest.raises(ValueError, match="timeout_s: must be 0 or in"):
+                await rest.dead_man(timeout_s)
+            assert venue.named("POST /fapi/v1/countdownCancelAll") == []
 
         with_venue(test)
 

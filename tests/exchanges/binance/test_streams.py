@@ -8,6 +8,7 @@ import logging
 import math
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from passivx.clock import VirtualClock
 from passivx.errors import UnavailableError, VenueError
 from passivx.exchanges.base import FillKind, Link, OrderStatus, PublicTrade, Reaction
 from passivx.exchanges.binance.streams import BookStream, PrivateStream, TradeStream
+from passivx.exchanges.silence import TradeWatch
 from passivx.exchanges.stream import NoEntryError, StreamState
 from passivx.models import Position
 from tests.exchanges.binance.venue import LISTEN_KEY, NOW_MS
@@ -305,6 +307,24 @@ class TestTrades:
 
 class TestWatch:
     """Whether trades are missing that REST knows of."""
+
+    def test_silence_counts_from_the_last_trade(self, run):
+        async def go():
+            clock = VirtualClock(NOW_MS)
+            asked = []
+
+            async def recent():
+                asked.append(clock.monotonic_s())
+
+            watch = TradeWatch(recent=recent, venue_ms=clock.time_ms, clock=clock)
+            begun_s = clock.monotonic_s()
+            async with running(watch.run(SimpleNamespace(live=True, name="x"), "trades")):
+                await clock.run(3000)
+                watch.seen(NOW_MS + 3000)
+                await clock.run(60_500)
+            assert [at - begun_s for at in asked] == pytest.approx([33.0, 63.0])
+
+        run(go())
 
     @staticmethod
     def newest(id, ts_ms):
