@@ -39,6 +39,28 @@ _INTERVALS_MS: Final = {
 _ONBOARD_MS: Final = 1_569_398_400_000
 _DELIVERY_MS: Final = 4_133_404_800_000  # the venue's word for never
 
+# What streams call the figures of `ticker/24hr`.
+_MINI_NAMES: Final = {
+    "c": "lastPrice",
+    "o": "openPrice",
+    "h": "highPrice",
+    "l": "lowPrice",
+    "v": "volume",
+    "q": "quoteVolume",
+}
+_DAY_NAMES: Final = {
+    **_MINI_NAMES,
+    "p": "priceChange",
+    "P": "priceChangePercent",
+    "w": "weightedAvgPrice",
+    "Q": "lastQty",
+    "O": "openTime",
+    "C": "closeTime",
+    "F": "firstId",
+    "L": "lastId",
+    "n": "count",
+}
+
 # Which path a kind of stream is on; on the other one it is acknowledged and silent.
 PATHS: Final = {
     "bookTicker": "public",
@@ -83,6 +105,8 @@ class MarketFace:
         self._book_id = clock.time_ms() * 100
         self._told: dict[str, tuple[int, dict[str, str], dict[str, str]]] = {}
         self._timers: dict[str, Timer] = {}
+        # When the candle opened that was told last, and whether it was over; by stream.
+        self._candles_told: dict[str, tuple[int, bool]] = {}
         self._seconds = 0
 
     # --- REST ---
@@ -329,15 +353,7 @@ class MarketFace:
         end = integer(params, "endTime", 1 << 62)
         candles: dict[int, list[Any]] = {}
         for _, price, qty, ts_ms, maker in self._prints:
-            opened = ts_ms - ts_ms % span_ms
-            row = candles.setdefault(opened, [price, price, price, price, 0.0, 0.0, 0, 0.0, 0.0])
-            row[1], row[2], row[3] = max(row[1], price), min(row[2], price), price
-            row[4] += qty
-            row[5] += qty * price
-            row[6] += 1
-            if not maker:
-                row[7] += qty
-                row[8] += qty * price
+            _add_to_candle(candles.setdefault(ts_ms - ts_ms % span_ms, []), price, qty, maker)
         money, price_text, qty_text = self._units.money, self._units.price, self._units.qty
         rows = [
             [opened, *map(price_text, row[:4]), qty_text(row[4]), opened + span_ms - 1,
@@ -396,6 +412,21 @@ class MarketFace:
         if self._hub.listened(stream):
             event = {"e": "aggTrade", "E": now, "s": self._units.symbol, **self._aggregate(row)}
             self._hub.publish(stream, event | {"st": 1})
+        stream = f"{self._name}@trade"
+        if self._hub.listened(stream):
+            event = {
+                "e": "trade",
+                "E": now,
+                "T": now,
+                "s": self._units.symbol,
+                "t": number,
+                "p": self._units.price(price),
+                "q": self._units.qty(qty),
+                "X": "MARKET",
+                "m": maker,
+                "st": 1,
+            }
+            self._hub.publish(stream, event)
 
     def on_quote(self, bid: float, ask: float) -> None:
         """Tell new best prices, and the book's changes a little later."""
@@ -514,6 +545,72 @@ class MarketFace:
             if self._seconds % every == 0 and self._hub.listened(stream):
                 self._hub.publish(stream, [event])
 
+        self._tell_day(now)
+        self._tell_candles(now)
+
+    def _tell_day(self, now_ms: int) -> None:
+        """Tell the figures of the last day."""
+        kinds = (("24hrTicker", "ticker"), ("24hrMiniTicker", "miniTicker"))
+        for kind, word in kinds:
+            for stream in (f"{self._name}@{word}", f"!{word}@arr"):
+                if not self._hub.listened(stream):
+                    continue
+                day = self.get_day({"symbol": self._units.symbol})
+                names = _DAY_NAMES if word == "ticker" else _MINI_NAMES
+                event = {"e": kind, "E": now_ms, "s": self._units.symbol}
+                event |= {short: day[name] for short, name in names.items()}
+                self._hub.publish(stream, [event] if stream.startswith("!") else event)
+
+    def _tell_candles(self, now_ms: int) -> None:
+        """Tell how the candles stand that are listened to, each once more when it is over."""
+        if not self._prints:
+            return
+        for word, span_ms in _INTERVALS_MS.items():
+            stream = f"{self._name}@kline_{word}"
+            if not self._hub.listened(stream):
+                self._candles_told.pop(stream, None)
+                continue
+            last_ms = self._prints[-1][3]
+            opened = last_ms - last_ms % span_ms
+            told, was_over = self._candles_told.get(stream, (opened, False))
+            if told != opened and not was_over:
+                self._tell_candle(stream, word, told, now_ms)
+            if told != opened or not was_over:
+                self._tell_candle(stream, word, opened, now_ms)
+            self._candles_told[stream] = opened, now_ms >= opened + span_ms
+
+    def _tell_candle(self, stream: str, word: str, opened: int, now_ms: int) -> None:
+        end = opened + _INTERVALS_MS[word]
+        candle: list[Any] = []
+        ids = []
+        for number, price, qty, ts_ms, maker in self._prints:
+            if opened <= ts_ms < end:
+                _add_to_candle(candle, price, qty, maker)
+                ids.append(number)
+        if not ids:
+            return
+        money, price_text, qty_text = self._units.money, self._units.price, self._units.qty
+        row = {
+            "t": opened,
+            "T": end - 1,
+            "s": self._units.symbol,
+            "i": word,
+            "f": ids[0],
+            "L": ids[-1],
+            "o": price_text(candle[0]),
+            "c": price_text(candle[3]),
+            "h": price_text(candle[1]),
+            "l": price_text(candle[2]),
+            "v": qty_text(candle[4]),
+            "n": candle[6],
+            "x": now_ms >= end,
+            "q": money(candle[5]),
+            "V": qty_text(candle[7]),
+            "Q": money(candle[8]),
+            "B": "0",
+        }
+        self._hub.publish(stream, {"e": "kline", "E": now_ms, "s": self._units.symbol, "k": row})
+
     def _next_funding_ms(self) -> int:
         # Of the protocol's clock: a fast replay has its fundings at other times.
         return self._venue.listing.funding_after_ms(self._clock.time_ms())
@@ -581,6 +678,19 @@ class MarketFace:
             "T": ts_ms,
             "m": maker,
         }
+
+
+def _add_to_candle(candle: list[Any], price: float, qty: float, maker: bool) -> None:
+    """Add a print to [open, high, low, close, qty, value, prints, bought qty, bought value]."""
+    if not candle:
+        candle += [price, price, price, price, 0.0, 0.0, 0, 0.0, 0.0]
+    candle[1], candle[2], candle[3] = max(candle[1], price), min(candle[2], price), price
+    candle[4] += qty
+    candle[5] += qty * price
+    candle[6] += 1
+    if not maker:
+        candle[7] += qty
+        candle[8] += qty * price
 
 
 def _plain(x: float) -> float:

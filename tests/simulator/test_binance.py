@@ -1059,6 +1059,56 @@ def test_lists_of_a_batch_may_be_written_in_lower_case(name):
     assert (gone["orderId"], gone["status"]) == (left["orderId"], "CANCELED")
 
 
+def test_prints_one_by_one_and_the_day_as_streams():
+    at = Counter()
+    trades = at.line("public", "/public/ws/btcusdt@trade")
+    names = "btcusdt@ticker/btcusdt@miniTicker/!ticker@arr/!miniTicker@arr"
+    day = at.line("market", "/market/stream", f"streams={names}")
+    at.venue.print(7, 90_010.0, 2.0, True, 1)
+    now = at.clock.time_ms()
+    assert trades.sent == [
+        {"e": "trade", "E": now, "T": now, "s": SYMBOL, "t": 7, "p": "90010.0", "q": "2.000",
+         "X": "MARKET", "m": True, "st": 1}
+    ]  # fmt: skip
+    at.front.housekeeping(now)
+    told = {m["stream"]: m["data"] for m in day.sent}
+    assert sorted(told) == sorted(names.split("/"))
+    full, mini = told["btcusdt@ticker"], told["btcusdt@miniTicker"]
+    assert (full["e"], full["c"], full["n"], full["L"]) == ("24hrTicker", "90010.0", 1, 7)
+    assert set(mini) == {"e", "E", "s", "c", "o", "h", "l", "v", "q"}
+    assert told["!ticker@arr"] == [full]
+    assert told["!miniTicker@arr"] == [mini]
+
+
+def test_candles_as_streams_each_ends_once():
+    at = Counter(now_ms=START_MS - START_MS % 60_000)
+    line = at.line("market", "/market/ws/btcusdt@kline_1m")
+
+    def later(ms: int) -> list[tuple]:
+        at.clock.advance(ms)
+        at.front.housekeeping(at.clock.time_ms())
+        told = [m["k"] for m in line.sent]
+        line.sent.clear()
+        return [(k["t"] - begun, k["c"], k["n"], k["x"]) for k in told]
+
+    begun = at.clock.time_ms()
+    assert later(1000) == []
+    at.venue.print(1, 90_000.0, 1.0, True, 1)
+    assert later(1000) == [(0, "90000.0", 1, False)]
+    at.venue.print(2, 90_100.0, 1.0, False, 2)
+    assert later(1000) == [(0, "90100.0", 2, False)]
+    at.clock.advance(56_500)
+    at.venue.print(3, 90_050.0, 1.0, True, 3)
+    # The next one has begun before this was told to be over.
+    at.clock.advance(1000)
+    at.venue.print(4, 90_060.0, 1.0, True, 4)
+    assert later(0) == [(0, "90050.0", 3, True), (60_000, "90060.0", 1, False)]
+    assert later(60_000) == [(60_000, "90060.0", 1, True)]
+    assert later(1000) == []
+    at.venue.print(5, 90_070.0, 1.0, True, 5)
+    assert later(0) == [(120_000, "90070.0", 1, False)]
+
+
 def test_bounds_of_brackets_are_whole_numbers():
     (symbol,) = Counter().ask("GET", "v1/leverageBracket", symbol=SYMBOL)
     for row in symbol["brackets"]:
