@@ -92,6 +92,7 @@ _EMPTY_LIFE_MS: Final = 3 * 86_400_000
 _ORDER_LIFE_MS: Final = 90 * 86_400_000
 _MOST_AMENDMENTS: Final = 10_000
 _PLAIN, _KEYED, _SIGNED = "plain", "keyed", "signed"
+_TRADING: Final = frozenset({"order.place", "order.modify", "order.cancel"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +273,8 @@ class BinanceFront:
         add("GET", "v1/apiTradingStatus", self._get_trading_status, weight=_of_symbol(1, 10))
         add("GET", "v1/adlQuantile", self._get_adl, weight=5)
         add("GET", "v1/forceOrders", account.get_forced, weight=_of_symbol(20, 50))
+        # Of the spot host in truth; the test environments do not have it.
+        routes["GET", "/sapi/v1/account/apiRestrictions"] = _Route(account.get_rights, _SIGNED)
         add("POST", "v1/listenKey", self._start_key, _KEYED)
         add("PUT", "v1/listenKey", self._keep_key, _KEYED)
         add("DELETE", "v1/listenKey", self._stop_key, _KEYED)
@@ -300,6 +303,7 @@ class BinanceFront:
                 self._check_key(request.headers.get("X-MBX-APIKEY"))
             if route.security == _SIGNED:
                 self._check_signature(request, params, now)
+                self._check_rights(request.method != "GET")
             if route.orders != 0:
                 self._limits.take_orders(now, _amount(route.orders, params))
             answer = route.handler(params)
@@ -325,9 +329,11 @@ class BinanceFront:
         if not key or not isinstance(key, str):
             raise AnswerError(-2014, "API-key format invalid.", 401)
         if key != self._key:
-            raise AnswerError(
-                -2015, "Invalid API-key, IP, or permissions for action, request ip: 127.0.0.1", 401
-            )
+            raise _not_permitted()
+
+    def _check_rights(self, trades: bool) -> None:
+        if trades and not self._venue.may_trade:
+            raise _not_permitted()
 
     def _check_time(self, params: Params, now_ms: int) -> None:
         stamp = integer(params, "timestamp")
@@ -934,6 +940,7 @@ class BinanceFront:
                 self._limits.take_weight(now, _amount(route.weight, params))
                 if route.security != _PLAIN:
                     self._check_frame(session, raw, params, route.security, now)
+                self._check_rights(method in _TRADING)
                 if route.orders != 0:
                     self._limits.take_orders(now, _amount(route.orders, params))
                 result = route.handler(params)
@@ -1033,6 +1040,12 @@ class BinanceFront:
             self._units.update(self._venue.listing)
         self._account.on_terms(what)
         self._market.on_terms(what)
+
+
+def _not_permitted() -> AnswerError:
+    return AnswerError(
+        -2015, "Invalid API-key, IP, or permissions for action, request ip: 127.0.0.1", 401
+    )
 
 
 def _params_of(request: HttpRequest) -> Params:

@@ -56,7 +56,7 @@ class AccountFace:
         self._tell = tell
         self._income: list[Json] = []
         self._realized = 0.0
-        self._updated_ms = clock.time_ms()
+        self._created_ms = self._updated_ms = clock.time_ms()
         self._last: Execution | None = None
         self._called = False
         self._wallet = venue.wallet
@@ -196,6 +196,25 @@ class AccountFace:
             "updateTime": 0,
             "multiAssetsMargin": False,
             "tradeGroupId": -1,
+        }
+
+    def get_rights(self, params: Params) -> Json:
+        """GET /sapi/v1/account/apiRestrictions: the rights of the key that asks."""
+        venue = self._venue
+        return {
+            "ipRestrict": True,
+            "createTime": self._created_ms,
+            "enableReading": True,
+            "enableWithdrawals": venue.may_withdraw,
+            "enableInternalTransfer": False,
+            "enableMargin": False,
+            "enableFutures": venue.may_trade,
+            "permitsUniversalTransfer": False,
+            "enableVanillaOptions": False,
+            "enableFixApiTrade": False,
+            "enableFixReadOnly": False,
+            "enableSpotAndMarginTrading": False,
+            "enablePortfolioMarginTrading": False,
         }
 
     def get_commission(self, params: Params) -> Json:

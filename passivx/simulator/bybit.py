@@ -140,6 +140,10 @@ def _changed(change: Callable[[], None], already_so: AnswerError) -> Json:
     return {}
 
 
+def _not_permitted() -> AnswerError:
+    return AnswerError(10005, "Permission denied, please check your API key permissions.")
+
+
 def _too_often() -> AnswerError:
     return AnswerError(10006, "Too many visits. Exceeded the API Rate Limit.")
 
@@ -311,6 +315,8 @@ class BybitFront:
         """Do what is asked for, within its limit; return the result and what is said beside it."""
         if self._limited and route.limit is not None and not route.limit.take(now_ms):
             raise _too_often()
+        if route.method == "POST" and not self._venue.may_trade:
+            raise _not_permitted()
         done = route.handler(params)
         return (done.result, done.ext) if isinstance(done, _Batch) else (done, _NOTHING)
 
@@ -461,12 +467,12 @@ class BybitFront:
             "id": "1",
             "note": "passivx",
             "apiKey": self._key,
-            "readOnly": 0,
+            "readOnly": 0 if self._venue.may_trade else 1,
             "secret": "",
             "permissions": {
                 "ContractTrade": ["Order", "Position"],
                 "Spot": [],
-                "Wallet": [],
+                "Wallet": ["Withdraw"] if self._venue.may_withdraw else [],
                 "Options": [],
                 "Derivatives": ["DerivativesTrade"],
                 "CopyTrading": [],
@@ -709,7 +715,7 @@ class BybitFront:
 
     def _set_dcp(self, params: Params) -> Json:
         # Only institutions have it, by arrangement: a bot has to bring its own dead-man switch.
-        raise AnswerError(10005, "Permission denied, please check your API key permissions.")
+        raise _not_permitted()
 
     def _retired(self, params: Params) -> Json:
         raise AnswerError(100028, "The API cannot be accessed by unified account users.")

@@ -121,7 +121,7 @@ class Faults:
         return [self._take(rule) for rule in read_rules(rows)]
 
     def heal(self) -> None:
-        """Remove every rule and undo what lasts: also a halt of trading, and hedge mode.
+        """Remove every rule and undo what lasts: a halt of trading, hedge mode, the key's rights.
 
         What happened to account, orders and the market's rules stays.
         """
@@ -449,6 +449,12 @@ class Faults:
 
     def _acct_leverage(self, leverage: int) -> None:
         self._venue.set_leverage(float(leverage))
+
+    def _acct_rights(self, withdraw: bool, trade: bool) -> None:
+        venue = self._venue
+        before = partial(venue.set_rights, trade=venue.may_trade, withdraw=venue.may_withdraw)
+        self._undo.setdefault("rights", before)
+        venue.set_rights(trade=trade, withdraw=withdraw)
 
     def _mkt_jump(self, fraction: float) -> None:
         venue = self._venue

@@ -100,6 +100,7 @@ DEEDS: Final[dict[str, dict[str, _Argument]]] = {
     "acct.hedge": {"on": _Argument(bool, True)},
     "acct.margin": {"cross": _Argument(bool, False)},
     "acct.leverage": {"leverage": _Argument(int, ..., 1, 1000)},
+    "acct.rights": {"withdraw": _Argument(bool, False), "trade": _Argument(bool, True)},
     "mkt.jump": {"fraction": _Argument(float, ..., -0.99, 10.0)},
     "mkt.status": {"trading": _Argument(bool, False)},
     "mkt.rules": {

@@ -323,6 +323,7 @@ class SimVenue:
         self.cross_mode = cross_mode
         self.hedge_mode = False
         self.trading = True
+        self.set_rights(trade=True, withdraw=False)
         self.mark_price = price
         self.next_funding_ms = 0
         self.trade_id = 0
@@ -601,6 +602,10 @@ class SimVenue:
         self._check_mode_change(hedge == self.hedge_mode)
         self.hedge_mode = hedge
         self._tell("on_terms", "hedge_mode")
+
+    def set_rights(self, *, trade: bool, withdraw: bool) -> None:
+        """Change what the one API key may do; it can always read."""
+        self.may_trade, self.may_withdraw = trade, withdraw
 
     # --- the account ---------------------------------------------------------------------------
 

@@ -103,11 +103,12 @@ class Desk:
             return answer
 
     async def ask(self, verb: str, path: str, **params: Any) -> Any:
-        """Send a signed request; a parameter None is left out."""
+        """Send a signed request, of /fapi unless the path is whole; None is left out."""
         fields = {k: v for k, v in params.items() if v is not None}
         fields.setdefault("timestamp", self.now_ms)
         query = urlencode(fields)
-        return await self.raw(verb, f"/fapi/{path}", f"{query}&signature={self.sign(query)}")
+        path = path if path.startswith("/") else f"/fapi/{path}"
+        return await self.raw(verb, path, f"{query}&signature={self.sign(query)}")
 
     async def public(self, path: str, **params: Any) -> Any:
         return await self.raw("GET", f"/fapi/{path}", urlencode(params), key="")

@@ -680,6 +680,23 @@ def test_terms_of_the_account():
     run(main)
 
 
+def test_the_rights_of_the_key_and_what_they_forbid():
+    async def main(desk: Desk):
+        async def rights():
+            row = (await desk.get("/v5/user/query-api"))["result"]
+            return row["readOnly"], row["permissions"]["Wallet"]
+
+        assert await rights() == (0, [])
+        desk.venue.set_rights(trade=False, withdraw=True)
+        assert await rights() == (1, ["Withdraw"])
+        assert (await desk.place())["retCode"] == 10005
+        assert (await desk.get("/v5/account/info"))["retCode"] == 0
+        trade = await desk.trade()
+        assert (await trade.ask(desk.operation("order.create", desk.order())))["retCode"] == 10005
+
+    run(main)
+
+
 def test_inverse_contracts_want_their_coin_as_collateral_in_cross_margin():
     async def main(desk: Desk):
         def switch(word, coin="BTC"):

@@ -623,10 +623,13 @@ def test_deeds_change_the_truth_and_heal_what_lasts():
             add([{"do": "acct.hedge"}, {"do": "mkt.status"}, {"do": "clock.skew", "ms": 9000}])
             assert venue.hedge_mode
             assert not venue.trading
+            add([{"do": "acct.rights", "trade": False}, {"do": "acct.rights", "withdraw": True}])
+            assert (venue.may_trade, venue.may_withdraw) == (True, True)
             assert served.clock.time_ms() - served.time.time_ms() == 9000
             add({"do": "heal"})
             assert not venue.hedge_mode
             assert venue.trading
+            assert (venue.may_trade, venue.may_withdraw) == (True, False)
             assert served.clock.time_ms() == served.time.time_ms()
 
     asyncio.run(go())
