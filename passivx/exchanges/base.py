@@ -30,6 +30,7 @@ __all__ = [
     "Exchange",
     "Fill",
     "FillKind",
+    "KeyRights",
     "Link",
     "MarkPrice",
     "NewOrder",
@@ -230,6 +231,19 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRights:
+    """What the API key may do; None is what the venue does not tell through this interface.
+
+    ``detail`` is the rest of what it said, for a person.
+    """
+
+    can_trade: bool | None
+    can_withdraw: bool | None
+    read_only: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The venue's rules for the symbol and this account; reload them daily and on a rejection.
 
@@ -329,6 +343,10 @@ class Exchange(Protocol):
 
     async def rules(self) -> Rules: ...
     async def account(self) -> Account: ...
+    async def rights(self) -> KeyRights:
+        """Return what the key may do, as far as the venue tells that."""
+        ...
+
     async def prepare(self, *, leverage: int, cross_mode: bool) -> None:
         """Set one-way mode, margin mode and leverage; raise `VenueError` unless they hold."""
         ...

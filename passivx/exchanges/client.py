@@ -17,6 +17,7 @@ from passivx.clock import Clock, WallClock
 from passivx.errors import ConfigError, Problem, VenueError
 from passivx.exchanges.base import (
     Fill,
+    KeyRights,
     MarkPrice,
     NewOrder,
     Order,
@@ -40,6 +41,7 @@ __all__ = ["Client", "mode_word", "must"]
 class Rest(Protocol):
     """What both venues' REST interfaces have alike; each says more of it."""
 
+    async def rights(self) -> KeyRights: ...
     async def mark(self) -> MarkPrice: ...
     async def recent_trades(self, limit: int) -> list[PublicTrade]: ...
     async def open_orders(self) -> list[Order]: ...
@@ -107,6 +109,10 @@ class Client(ABC, Generic[R, E]):
         self._sending = Sending(self._budget)
 
     # --- reads ---
+
+    async def rights(self) -> KeyRights:
+        """Return what the key may do, as far as the venue tells that."""
+        return await self.rest.rights()
 
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""

@@ -20,6 +20,9 @@ __all__ = ["ENDPOINTS", "Endpoints", "endpoints_of", "is_loopback", "load_endpoi
 # What `passivx sim` prints is a few hundred bytes.
 _MAX_BYTES: Final = 64 << 10
 _EXCHANGES: Final = ("binance", "bybit")
+# By REST host, where it is another one. Binance tells of keys on its spot host only, and on none
+# of its test environments.
+_KEY_RIGHTS: Final = {"https://fapi.binance.com": "https://api.binance.com"}
 _SECURE: Final = {"rest": "https", "ws": "wss"}
 _PLAIN: Final = {"rest": "http", "ws": "ws"}
 
@@ -52,6 +55,11 @@ class Endpoints:
         urls = {name: getattr(self, name) for name in _URL_FIELDS}
         if problems := _problems(self.exchange, urls):
             raise ConfigError(problems)
+
+    @property
+    def key_rights(self) -> str:
+        """The base URL of the host that tells what an API key may do, "" when it is ``rest``."""
+        return _KEY_RIGHTS.get(self.rest, "")
 
 
 _URL_FIELDS: Final = ("rest", "ws_public", "ws_private", "ws_market", "ws_trade")

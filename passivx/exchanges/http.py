@@ -78,7 +78,8 @@ class Request:
 
     ``params`` are ordered (name, value) texts, not yet percent-encoded; ``body`` is sent as it is.
     ``costs`` are by window of the `Budget`. ``urgent``: a cancel or a reduce-only order, which may
-    use the reserve. ``idempotent``: no GET, yet doing it twice is the same as once.
+    use the reserve. ``idempotent``: no GET, yet doing it twice is the same as once. ``base_url`` is
+    another host of the venue's than the client's own, "" for that.
     """
 
     method: str
@@ -89,6 +90,7 @@ class Request:
     costs: Mapping[str, int] = field(default_factory=dict)
     urgent: bool = False
     idempotent: bool = False
+    base_url: str = ""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -542,7 +544,7 @@ class Http:
     async def _answer(
         self, request: Request, prepared: Prepared, total_s: float
     ) -> Answer | _Failure:
-        url = URL(self._base_url + prepared.target, encoded=True)
+        url = URL((request.base_url or self._base_url) + prepared.target, encoded=True)
         try:
             async with asyncio.timeout(total_s):
                 for _ in range(self._limits.max_connections):

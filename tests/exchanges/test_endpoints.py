@@ -61,6 +61,12 @@ def test_no_test_environment_shares_an_address_that_can_spend_real_money():
                 assert getattr(other, name) != getattr(live, name)
 
 
+def test_the_rights_of_a_key_are_asked_for_where_they_are_told():
+    assert endpoints_of("binance", "live").key_rights == "https://api.binance.com"
+    others = [endpoints for name, endpoints in ENDPOINTS.items() if name != ("binance", "live")]
+    assert {endpoints.key_rights for endpoints in others} == {""}
+
+
 def test_bybits_demo_has_no_order_socket():
     assert endpoints_of("bybit", "demo").ws_trade is None
 

@@ -63,7 +63,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
             clock=clock,
             rng=rng,
         )
-        self.rest = BinanceRest(self._http, symbol=symbol)
+        self.rest = BinanceRest(self._http, symbol=symbol, key_rights_url=endpoints.key_rights)
         self._ws_market = endpoints.ws_market
         self._margin_asset = ""
         self._asset = ""  # what the wallet is in: the margin asset, or the EU's credits

@@ -17,6 +17,7 @@ import orjson
 from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Fill,
+    KeyRights,
     MarkPrice,
     NewOrder,
     Order,
@@ -58,6 +59,8 @@ WINDOWS: Final = (
     Window(_FUNDING, 500, 300_000),
 )
 
+_KEY_RIGHTS: Final = "/sapi/v1/account/apiRestrictions"
+_NO_SUCH_PATH: Final = -5000
 _LISTEN_KEY: Final = "/fapi/v1/listenKey"
 _PAGE: Final = 1000
 _SPAN_MS: Final = 7 * 86_400_000
@@ -112,6 +115,9 @@ class BinanceDialect:
 
     def classify(self, request: Request, answer: Answer) -> Finding:
         """Judge by the venue's code; without one by status, and the text of a 503."""
+        if request.path == _KEY_RIGHTS and answer.status == 404:
+            # The test environments do not have it: there is no use in asking again.
+            return Finding(Verdict.REJECTED, Reaction.DROP, _NO_SUCH_PATH, "not served here")
         code, message = None, ""
         if isinstance(answer.data, dict):
             said, value = answer.data.get("msg"), answer.data.get("code")
@@ -138,6 +144,8 @@ class BinanceDialect:
 
     def usage(self, request: Request, headers: Mapping[str, str]) -> Iterable[tuple[str, int]]:
         """Read the venue's counters; order calls send −1 for the weight, which is none."""
+        if request.base_url:
+            return  # another host, which counts for itself
         for header, window in _COUNTERS:
             value = headers.get(header, "")
             if value.isascii() and value.isdigit() and len(value) < 10:
@@ -147,12 +155,14 @@ class BinanceDialect:
 class BinanceRest:
     """The fapi endpoints that a bot of one symbol needs.
 
-    ``budget`` limits are the caller's to set: `exchange_info` has the venue's own.
+    Budget limits are the caller's to set: `exchange_info` has the venue's own. ``key_rights_url``
+    is the host to ask for the key's rights, "" for the client's own.
     """
 
-    def __init__(self, http: Http, *, symbol: str) -> None:
+    def __init__(self, http: Http, *, symbol: str, key_rights_url: str = "") -> None:
         self._http = http
         self.symbol = symbol
+        self._key_rights_url = key_rights_url
 
     # --- the market ---
 
@@ -224,6 +234,22 @@ class BinanceRest:
         """Return leverage, and whether the margin is cross."""
         rows = await self._get("/fapi/v1/symbolConfig", self._of_symbol(), weight=5)
         return wire.symbol_modes(rows_of(rows), self.symbol)
+
+    async def rights(self) -> KeyRights:
+        """Return what the key may do; all None where the venue does not tell it."""
+        request = Request(
+            method="GET",
+            path=_KEY_RIGHTS,
+            signed=True,
+            costs={WEIGHT: 1},
+            base_url=self._key_rights_url,
+        )
+        try:
+            return wire.rights_of(row_of(await self._http.read(request)))
+        except VenueError as e:
+            if e.code != _NO_SUCH_PATH:
+                raise
+        return wire.NOT_TOLD
 
     async def set_leverage(self, leverage: int) -> Reply:
         """Set the symbol's leverage."""

@@ -16,6 +16,7 @@ from passivx.exchanges import base
 from passivx.exchanges.base import (
     Fill,
     FillKind,
+    KeyRights,
     MarkPrice,
     NewOrder,
     Order,
@@ -43,6 +44,7 @@ from passivx.exchanges.http import Finding, Reply, clean
 from passivx.models import Market, Position, Tier
 
 __all__ = [
+    "NOT_TOLD",
     "AccountModes",
     "BookTicker",
     "account_modes",
@@ -63,6 +65,7 @@ __all__ = [
     "position_event",
     "position_of",
     "reference",
+    "rights_of",
     "rules_of",
     "symbol_info",
     "symbol_modes",
@@ -455,6 +458,22 @@ def account_modes(row: Mapping[str, Any]) -> AccountModes:
         can_trade=flag(row, "canTrade"),
         one_way=not flag(row, "dualSidePosition"),
         multi_assets=flag(row, "multiAssetsMargin"),
+    )
+
+
+NOT_TOLD: Final = KeyRights(
+    can_trade=None, can_withdraw=None, read_only=None, detail="not told in this environment"
+)
+
+
+def rights_of(row: Mapping[str, Any]) -> KeyRights:
+    """Read ``apiRestrictions``; a key that may only read is one without the other rights."""
+    bound = flag(row, "ipRestrict")
+    return KeyRights(
+        can_trade=flag(row, "enableFutures"),
+        can_withdraw=flag(row, "enableWithdrawals"),
+        read_only=None,
+        detail="bound to addresses" if bound else "usable from any address",
     )
 
 

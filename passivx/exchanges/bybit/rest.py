@@ -15,6 +15,7 @@ import orjson
 from passivx.errors import BadReplyError, VenueError
 from passivx.exchanges.base import (
     Fill,
+    KeyRights,
     MarkPrice,
     NewOrder,
     Order,
@@ -240,6 +241,10 @@ class BybitRest:
                 "switch its position mode to one-way"
             )
         return _only(rows)
+
+    async def rights(self) -> KeyRights:
+        """Return what the key may do."""
+        return wire.rights_of(row_of(await self._get("/v5/user/query-api", ())))
 
     async def set_leverage(self, leverage: int) -> Reply:
         """Set both sides' leverage."""

@@ -15,6 +15,7 @@ from passivx.errors import BadReplyError, ConfigError
 from passivx.exchanges.base import (
     Fill,
     FillKind,
+    KeyRights,
     MarkPrice,
     NewOrder,
     Order,
@@ -55,6 +56,7 @@ __all__ = [
     "public_trade_of",
     "quote_of",
     "reference",
+    "rights_of",
     "rows_in",
     "rules_of",
     "stream_trades",
@@ -285,6 +287,27 @@ def position_of(row: Mapping[str, Any]) -> Position:
     # An empty one says that there is none; a missing one would say nothing.
     liq_price = 0.0 if row.get("liqPrice") == "" else at_least_0(row, "liqPrice")
     return Position(size=_side(row) * size, entry_price=entry, liq_price=liq_price)
+
+
+def rights_of(row: Mapping[str, Any]) -> KeyRights:
+    """Read what ``query-api`` says of the key that asked."""
+    permissions = row_of(row.get("permissions"), "permissions")
+    contracts, derivatives = (_words(permissions, key) for key in ("ContractTrade", "Derivatives"))
+    read_only = whole(row, "readOnly") != 0
+    trades = {"Order", "Position"} <= set(contracts) or "DerivativesTrade" in derivatives
+    return KeyRights(
+        can_trade=trades and not read_only,
+        can_withdraw="Withdraw" in _words(permissions, "Wallet"),
+        read_only=read_only,
+        detail="usable from any address" if "*" in _words(row, "ips") else "bound to addresses",
+    )
+
+
+def _words(row: Mapping[str, Any], key: str) -> list[str]:
+    value = row.get(key)
+    if isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return value
+    raise BadReplyError(f"{key}: must be a list of texts")
 
 
 def wallet_of(row: Mapping[str, Any], coin: str) -> Mapping[str, Any] | None:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import traceback
+import typing
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from passivx.clock import VirtualClock
 from passivx.errors import BadReplyError, UnavailableError, VenueError
 from passivx.exchanges.base import NewOrder, OrderStatus, PublicTrade, Reaction, Verdict
 from passivx.exchanges.binance import wire
-from passivx.exchanges.binance.rest import BinanceDialect
+from passivx.exchanges.binance.rest import BinanceDialect, BinanceRest
 from passivx.exchanges.http import Answer, Request
 from passivx.exchanges.keys import ApiKey, KeyKind
 from tests.exchanges.binance.venue import (
@@ -132,6 +133,8 @@ class TestDialect:
         got = dict(BinanceDialect(None).usage(request, headers))
         assert got == {"weight": 17, "orders_10s": 3}
         assert not list(BinanceDialect(None).usage(request, {"X-MBX-USED-WEIGHT-1M": "-1"}))
+        elsewhere = dataclasses.replace(request, base_url="https://other.host")
+        assert not list(BinanceDialect(None).usage(elsewhere, headers))
 
     @given(
         st.integers(100, 599),
@@ -628,6 +631,65 @@ class TestHistories:
 
 
 # --- the listenKey, and what must not be seen -----------------------------------------------------
+
+
+class TestRights:
+    ROUTE = "GET /sapi/v1/account/apiRestrictions"
+    ROW: typing.ClassVar = {"enableFutures": True, "enableWithdrawals": False, "ipRestrict": True}
+
+    def test_what_the_key_may_do(self, with_venue):
+        async def test(venue, rest):
+            venue.routes[self.ROUTE] = lambda params: self.ROW
+            rights = await rest.rights()
+            assert (rights.can_trade, rights.can_withdraw, rights.read_only) == (True, False, None)
+            assert rights.detail == "bound to addresses"
+            venue.routes[self.ROUTE] = lambda params: self.ROW | {
+                "enableFutures": False, "enableWithdrawals": True, "ipRestrict": False,
+            }  # fmt: skip
+            rights = await rest.rights()
+            assert (rights.can_trade, rights.can_withdraw) == (False, True)
+            assert rights.detail == "usable from any address"
+            # Signed like all else: the venue checks it.
+            assert venue.named(self.ROUTE) == [{}, {}]
+
+        with_venue(test)
+
+    def test_they_are_asked_for_at_the_host_that_knows(self, run):
+        async def go():
+            clock = VirtualClock(NOW_MS)
+            async with Venue(clock) as venue, Venue(clock) as spot:
+                spot.routes[self.ROUTE] = lambda params: self.ROW
+                http, _ = client_of(venue)
+                async with http:
+                    rest = BinanceRest(http, symbol="BTCUSDT", key_rights_url=spot.url)
+                    assert (await rest.rights()).can_trade
+                assert venue.calls == []
+                assert spot.calls == [(self.ROUTE, {})]
+
+        run(go())
+
+    @pytest.mark.parametrize(
+        "answer", [refused(-5000, "Path is invalid", 404), Status(404, "<html>Not Found")]
+    )
+    def test_where_they_are_not_told(self, with_venue, answer):
+        async def test(venue, rest):
+            venue.routes[self.ROUTE] = raising(answer)
+            assert await rest.rights() == wire.NOT_TOLD
+            assert len(venue.calls) == 1
+
+        with_venue(test)
+
+    def test_a_refusal_is_not_not_told(self, with_venue):
+        async def test(venue, rest):
+            venue.routes[self.ROUTE] = raising(refused(-2015, status=401))
+            with pytest.raises(VenueError) as caught:
+                await rest.rights()
+            assert caught.value.code == -2015
+            venue.routes[self.ROUTE] = lambda params: {"enableFutures": "true"}
+            with pytest.raises(BadReplyError):
+                await rest.rights()
+
+        with_venue(test)
 
 
 class TestListenKey:

@@ -409,6 +409,48 @@ class TestAccount:
 # --- orders ---------------------------------------------------------------------------------------
 
 
+class TestRights:
+    ROUTE = "GET /v5/user/query-api"
+
+    @pytest.mark.parametrize(
+        ("changes", "wanted"),
+        [
+            ({}, (True, False, False)),
+            ({"readOnly": 1}, (False, False, True)),
+            ({"Wallet": ["AccountTransfer", "Withdraw"]}, (True, True, False)),
+            ({"ContractTrade": ["Order"], "Derivatives": []}, (False, False, False)),
+            ({"ContractTrade": []}, (True, False, False)),
+        ],
+    )
+    def test_what_the_key_may_do(self, with_venue, changes, wanted):
+        async def test(venue, rest):
+            granted = {
+                "ContractTrade": ["Order", "Position"],
+                "Derivatives": ["DerivativesTrade"],
+                "Wallet": ["AccountTransfer"],
+            }
+            row = {"readOnly": changes.get("readOnly", 0), "ips": ["*"]}
+            granted |= {name: value for name, value in changes.items() if name in granted}
+            venue.routes[self.ROUTE] = lambda f: row | {"permissions": granted}
+            rights = await rest.rights()
+            assert (rights.can_trade, rights.can_withdraw, rights.read_only) == wanted
+            assert rights.detail == "usable from any address"
+
+        with_venue(test)
+
+    @pytest.mark.parametrize(
+        "row",
+        [{}, {"readOnly": 0, "ips": []}, {"readOnly": 0, "permissions": {"Wallet": "Withdraw"}}],
+    )
+    def test_what_is_not_told_is_not_made_up(self, with_venue, row):
+        async def test(venue, rest):
+            venue.routes[self.ROUTE] = lambda f: row
+            with pytest.raises(BadReplyError):
+                await rest.rights()
+
+        with_venue(test)
+
+
 class TestOpenOrders:
     def test_pages_are_put_together(self, with_venue):
         async def test(venue, rest):

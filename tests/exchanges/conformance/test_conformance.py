@@ -51,6 +51,21 @@ def test_rules_account_and_market(venue, drive):
     drive(body)
 
 
+def test_the_rights_of_the_key(venue, drive):
+    async def body(client, sink, rules):
+        rights = await client.rights()
+        assert (rights.can_trade, rights.can_withdraw) == (True, False)
+        assert not rights.read_only
+        await venue.fault({"do": "acct.rights", "trade": False, "withdraw": True})
+        rights = await client.rights()
+        assert (rights.can_trade, rights.can_withdraw) == (False, True)
+        order = order_at(rules, (90_000.0, 90_001.0), 1, 0.02, "barred-1")
+        result = await outcome(client.place([order]))
+        assert (result.verdict, result.reaction) == (Verdict.REJECTED, Reaction.HALT)
+
+    drive(body, listening=False)
+
+
 def test_market_events_flow(drive):
     async def body(client, sink, rules):
         await until(lambda: len(sink.trades) > 20 and sink.marks, "trades and a mark price")
