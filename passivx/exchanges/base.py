@@ -249,7 +249,9 @@ class Rules:
 
     ``market`` has steps, minima, this account's fees and the maintenance tiers. Prices outside
     ``[mark × band_down, mark × band_up]`` are refused on the aggressive side (Bybit may refuse
-    nearer ones too, by its index); None where the venue names no band.
+    nearer ones too, by its index); None where the venue names no band. ``assumed`` names the
+    fields of ``market`` that the venue tells with a key alone, where there was none: they are the
+    caller's own.
     """
 
     market: Market
@@ -262,6 +264,7 @@ class Rules:
     band_up: float | None
     band_down: float | None
     funding_interval_ms: int
+    assumed: tuple[str, ...] = ()
 
 
 class Steps(NamedTuple):

@@ -25,6 +25,7 @@ from passivx.exchanges.base import (
     Payment,
     PublicTrade,
     Rules,
+    Sink,
     Steps,
     Verdict,
 )
@@ -34,6 +35,7 @@ from passivx.exchanges.http import Dialect, Http, Reply
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.orders import OrderEntry
 from passivx.exchanges.sending import Sending
+from passivx.models import Market
 
 __all__ = ["Client", "mode_word", "must"]
 
@@ -71,6 +73,7 @@ class Client(ABC, Generic[R, E]):
     """One perpetual at one venue. Use it on one event loop, and close it.
 
     ``rules`` must have been read once before anything is placed: texts of prices depend on them.
+    Without a ``key`` it can be asked for what is public; `exchanges.keyless` keeps callers to that.
 
     Raises
     ------
@@ -78,6 +81,7 @@ class Client(ABC, Generic[R, E]):
         If the symbol is none: a request without one would be about all of them.
     """
 
+    name: str
     rest: R
     # Orders of one message over REST.
     _most_places: int
@@ -90,7 +94,7 @@ class Client(ABC, Generic[R, E]):
         *,
         endpoints: Endpoints,
         symbol: str,
-        key: ApiKey,
+        key: ApiKey | None,
         clock: Clock | None,
         rng: random.Random | None,
     ) -> None:
@@ -109,6 +113,10 @@ class Client(ABC, Generic[R, E]):
         self._sending = Sending(self._budget)
 
     # --- reads ---
+
+    @abstractmethod
+    async def public_rules(self, assumed: Market) -> Rules:
+        """Return the rules, with what the venue tells accounts alone taken from ``assumed``."""
 
     async def rights(self) -> KeyRights:
         """Return what the key may do, as far as the venue tells that."""
@@ -211,6 +219,10 @@ class Client(ABC, Generic[R, E]):
         return self._entry if self._entry is not None and self._entry.stream.live else None
 
     # --- what runs beside ---
+
+    @abstractmethod
+    async def listen_to_market(self, sink: Sink) -> None:
+        """Connect what needs no key: trades, mark price, best prices; see `Exchange.listen`."""
 
     def _held_s(self) -> float:
         return self._budget.banned_s

@@ -25,6 +25,7 @@ from passivx.exchanges.client import Client, mode_word, must
 from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.stream import Stream
+from passivx.models import Market
 
 __all__ = ["Binance"]
 
@@ -48,7 +49,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
         *,
         endpoints: Endpoints,
         symbol: str,
-        key: ApiKey,
+        key: ApiKey | None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -81,6 +82,15 @@ class Binance(Client[BinanceRest, OrderSocket]):
         self._margin_asset = text(wire.symbol_info(info, self.symbol), "marginAsset")
         self._write_by(rules)
         return rules
+
+    async def public_rules(self, assumed: Market) -> Rules:
+        """Return steps and limits; tiers, largest leverage and fees are those of ``assumed``.
+
+        The venue's rate limits hold from now on here too.
+        """
+        info = await self.rest.exchange_info()
+        self._budget.set_limits(wire.windows_of(info))
+        return await self.rest.public_rules(info, assumed)
 
     async def account(self) -> Account:
         """Return wallet, position and modes, read together.
@@ -179,24 +189,7 @@ class Binance(Client[BinanceRest, OrderSocket]):
             await self.account()
         assert self._steps is not None
         await self._http.sync_clock()
-        trades = TradeStream(
-            self._ws_market,
-            symbol=self.symbol,
-            recent=self._newest_trade,
-            venue_ms=self._http.venue_time_ms,
-            sink=sink,
-            clock=self._clock,
-            held_s=self._held_s,
-            rng=self._rng,
-        )
-        book = BookStream(
-            self._endpoints.ws_public,
-            symbol=self.symbol,
-            sink=sink,
-            clock=self._clock,
-            held_s=self._held_s,
-            rng=self._rng,
-        )
+        trades, book = self._market_streams(sink)
         private = PrivateStream(
             self._endpoints.ws_private,
             symbol=self.symbol,
@@ -226,7 +219,36 @@ class Binance(Client[BinanceRest, OrderSocket]):
             streams.append(self._entry.stream)
         await self._sending.run(streams, self._http.keep_clock(), private.keep(), trades.watch())
 
+    async def listen_to_market(self, sink: Sink) -> None:
+        """Connect the two sockets that need no key; return once both are live."""
+        await self._http.sync_clock()
+        trades, book = self._market_streams(sink)
+        streams = (trades.stream, book.stream)
+        await self._sending.run(streams, self._http.keep_clock(), trades.watch())
+
+    def _market_streams(self, sink: Sink) -> tuple[TradeStream, BookStream]:
+        trades = TradeStream(
+            self._ws_market,
+            symbol=self.symbol,
+            recent=self._newest_trade,
+            venue_ms=self._http.venue_time_ms,
+            sink=sink,
+            clock=self._clock,
+            held_s=self._held_s,
+            rng=self._rng,
+        )
+        book = BookStream(
+            self._endpoints.ws_public,
+            symbol=self.symbol,
+            sink=sink,
+            clock=self._clock,
+            held_s=self._held_s,
+            rng=self._rng,
+        )
+        return trades, book
+
     def _texts(self, steps: Steps) -> BinanceOrderText:
+        assert self._key is not None
         return BinanceOrderText(
             self._key.key, self.symbol, steps.price, steps.qty, self._key.signer()
         )

@@ -44,6 +44,7 @@ from passivx.exchanges.binance.wire import placed
 from passivx.exchanges.budget import Window
 from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
 from passivx.exchanges.keys import ApiKey, KeyKind
+from passivx.models import Market
 
 __all__ = ["MAX_CANCELS", "MAX_PLACES", "WINDOWS", "BinanceDialect", "BinanceRest"]
 
@@ -62,6 +63,8 @@ WINDOWS: Final = (
 _KEY_RIGHTS: Final = "/sapi/v1/account/apiRestrictions"
 _NO_SUCH_PATH: Final = -5000
 _LISTEN_KEY: Final = "/fapi/v1/listenKey"
+# What of the rules is told to keys alone, by the names of `Market`.
+_OF_THE_ACCOUNT: Final = ("maker_fee", "taker_fee", "max_leverage", "tiers")
 _PAGE: Final = 1000
 _SPAN_MS: Final = 7 * 86_400_000
 # What is older the venue has forgotten (docs/protocol facts: 3 months).
@@ -172,17 +175,24 @@ class BinanceRest:
 
     async def rules(self, info: Mapping[str, Any]) -> Rules:
         """Return steps and limits by ``info``, leverage brackets and this account's fees."""
-        row = wire.symbol_info(info, self.symbol)
         brackets = await self._get("/fapi/v1/leverageBracket", self._of_symbol(), weight=1)
         fees = row_of(await self._get("/fapi/v1/commissionRate", self._of_symbol(), weight=20))
         if fees.get("symbol") != self.symbol:
             raise BadReplyError("commissionRate: is of another symbol")
-        funding = rows_of(
-            await self._http.read(
-                Request(method="GET", path="/fapi/v1/fundingInfo", costs={_FUNDING: 1})
-            )
-        )
-        return wire.rules_of(row, wire.tiers_of(brackets, self.symbol), fees, funding)
+        tiers = wire.tiers_of(brackets, self.symbol)
+        row = wire.symbol_info(info, self.symbol)
+        return wire.rules_of(row, tiers, fees, await self._unusual_funding())
+
+    async def public_rules(self, info: Mapping[str, Any], assumed: Market) -> Rules:
+        """Return steps and limits by ``info``; what a key is needed for is of ``assumed``."""
+        row = wire.symbol_info(info, self.symbol)
+        own = {name: getattr(assumed, name) for name in _OF_THE_ACCOUNT}
+        rules = wire.rules_with(row, own, await self._unusual_funding())
+        return replace(rules, assumed=_OF_THE_ACCOUNT)
+
+    async def _unusual_funding(self) -> list[dict[str, Any]]:
+        request = Request(method="GET", path="/fapi/v1/fundingInfo", costs={_FUNDING: 1})
+        return rows_of(await self._http.read(request))
 
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""

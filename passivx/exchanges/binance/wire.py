@@ -67,6 +67,7 @@ __all__ = [
     "reference",
     "rights_of",
     "rules_of",
+    "rules_with",
     "symbol_info",
     "symbol_modes",
     "tiers_of",
@@ -588,8 +589,22 @@ def rules_of(
     fees: Mapping[str, Any],
     funding: Sequence[Mapping[str, Any]],
 ) -> Rules:
+    """Put together the rules of a symbol as this account has them, see `rules_with`."""
+    own = {
+        "maker_fee": number(fees, "makerCommissionRate"),
+        "taker_fee": number(fees, "takerCommissionRate"),
+        "max_leverage": tiers[0].max_leverage,
+        "tiers": tuple(tiers),
+    }
+    return rules_with(row, own, funding)
+
+
+def rules_with(
+    row: Mapping[str, Any], own: Mapping[str, Any], funding: Sequence[Mapping[str, Any]]
+) -> Rules:
     """Put together the rules of a symbol: its entry of ``exchangeInfo`` (filters only, never the
-    precisions), its tiers, our fees, and ``fundingInfo``, which lists unusual intervals alone.
+    precisions), the fields of `Market` that only accounts are told, and ``fundingInfo``, which
+    lists unusual intervals alone.
     """
     filters = rows_of(row.get("filters"), "filters")
 
@@ -610,12 +625,9 @@ def rules_of(
             qty_step=number(lots, "stepSize"),
             min_qty=max(at_least_0(lots, "minQty"), at_least_0(market_lots, "minQty")),
             min_cost=at_least_0(least_cost, "notional"),
-            maker_fee=number(fees, "makerCommissionRate"),
-            taker_fee=number(fees, "takerCommissionRate"),
-            max_leverage=tiers[0].max_leverage,
             inverse=False,
             liquidation_fee=at_least_0(row, "liquidationFee"),
-            tiers=tuple(tiers),
+            **own,
         )
     except ConfigError as e:
         raise BadReplyError(f"the venue's rules cannot be used: {e}") from None

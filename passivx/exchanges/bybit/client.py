@@ -31,6 +31,7 @@ from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.http import Reply, clean
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.stream import Stream
+from passivx.models import Market
 
 __all__ = ["Bybit"]
 
@@ -55,7 +56,7 @@ class Bybit(Client[BybitRest, TradeSocket]):
         *,
         endpoints: Endpoints,
         symbol: str,
-        key: ApiKey,
+        key: ApiKey | None,
         category: str = "inverse",
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -84,6 +85,10 @@ class Bybit(Client[BybitRest, TradeSocket]):
         rules = await self.rest.rules()
         self._write_by(rules)
         return rules
+
+    async def public_rules(self, assumed: Market) -> Rules:
+        """Return steps, limits and tiers; the fees are those of ``assumed``."""
+        return await self.rest.public_rules(assumed)
 
     async def account(self) -> Account:
         """Return wallet, position and modes, read together.
@@ -234,16 +239,7 @@ class Bybit(Client[BybitRest, TradeSocket]):
         assert self._steps is not None
         coin = await self._settle_coin()
         await self._http.sync_clock()
-        public = PublicStream(
-            self._endpoints.ws_public,
-            symbol=self.symbol,
-            recent=self._newest_trade,
-            venue_ms=self._http.venue_time_ms,
-            sink=sink,
-            clock=self._clock,
-            held_s=self._held_s,
-            rng=self._rng,
-        )
+        public = self._public_stream(sink)
         private = PrivateStream(
             self._endpoints.ws_private,
             symbol=self.symbol,
@@ -271,7 +267,26 @@ class Bybit(Client[BybitRest, TradeSocket]):
             streams.append(self._entry.stream)
         await self._sending.run(streams, self._http.keep_clock(), public.watch())
 
+    async def listen_to_market(self, sink: Sink) -> None:
+        """Connect the public socket; return once it is live."""
+        await self._http.sync_clock()
+        public = self._public_stream(sink)
+        await self._sending.run((public.stream,), self._http.keep_clock(), public.watch())
+
+    def _public_stream(self, sink: Sink) -> PublicStream:
+        return PublicStream(
+            self._endpoints.ws_public,
+            symbol=self.symbol,
+            recent=self._newest_trade,
+            venue_ms=self._http.venue_time_ms,
+            sink=sink,
+            clock=self._clock,
+            held_s=self._held_s,
+            rng=self._rng,
+        )
+
     def _login(self) -> Login:
+        assert self._key is not None
         return Login(
             self._key.key,
             self._key.signer(),

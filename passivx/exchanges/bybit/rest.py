@@ -7,6 +7,7 @@ retries; what changes something is sent once and comes back as an `Outcome` or a
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -39,6 +40,7 @@ from passivx.exchanges.bybit.errors import judge
 from passivx.exchanges.bybit.wire import rows_in
 from passivx.exchanges.http import Answer, Finding, Http, Prepared, Reply, Request, retry_after_s
 from passivx.exchanges.keys import ApiKey
+from passivx.models import Market, Tier
 
 __all__ = [
     "MAX_BATCH",
@@ -52,6 +54,8 @@ __all__ = [
 
 # The pages say 20 and 10 for inverse; beyond the second's limit of 10 orders nothing is gained.
 MAX_BATCH: Final = 10
+# What of the rules is told to keys alone, by the names of `Market`.
+_OF_THE_ACCOUNT: Final = ("maker_fee", "taker_fee")
 _WEEK_MS: Final = 7 * 86_400_000
 # How long the venue remembers what was filled: 2 years, by docs/protocol facts.
 _MEMORY_MS: Final = 730 * 86_400_000
@@ -178,10 +182,19 @@ class BybitRest:
 
     async def rules(self) -> Rules:
         """Return steps and limits, risk tiers and this account's fees."""
-        instrument = await self.instrument()
-        tiers = wire.tiers_of(self._ours(_result(await self._market("risk-limit"))))
+        instrument, tiers = await self._public_rules()
         fees = await self._get("/v5/account/fee-rate", self._of_symbol(), window="account")
         return wire.rules_of(instrument, tiers, _only(self._ours(fees)))
+
+    async def public_rules(self, assumed: Market) -> Rules:
+        """Return steps, limits and risk tiers; what a key is needed for is of ``assumed``."""
+        own = {name: getattr(assumed, name) for name in _OF_THE_ACCOUNT}
+        rules = wire.rules_with(*await self._public_rules(), own)
+        return replace(rules, assumed=_OF_THE_ACCOUNT)
+
+    async def _public_rules(self) -> tuple[dict[str, Any], tuple[Tier, ...]]:
+        instrument = await self.instrument()
+        return instrument, wire.tiers_of(self._ours(_result(await self._market("risk-limit"))))
 
     async def mark(self) -> MarkPrice:
         """Return mark price and predicted funding."""

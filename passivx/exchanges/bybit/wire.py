@@ -59,6 +59,7 @@ __all__ = [
     "rights_of",
     "rows_in",
     "rules_of",
+    "rules_with",
     "stream_trades",
     "tiers_of",
     "wallet_of",
@@ -427,7 +428,20 @@ def mark_of(row: Mapping[str, Any], ts_ms: int) -> MarkPrice:
 def rules_of(
     instrument: Mapping[str, Any], tiers: Sequence[Tier], fees: Mapping[str, Any]
 ) -> Rules:
-    """Put together the rules of a perpetual from its instrument, its tiers and our fees."""
+    """Put together the rules of a perpetual as this account has them, see `rules_with`."""
+    own = {
+        "maker_fee": number(fees, "makerFeeRate"),
+        "taker_fee": number(fees, "takerFeeRate"),
+    }
+    return rules_with(instrument, tiers, own)
+
+
+def rules_with(
+    instrument: Mapping[str, Any], tiers: Sequence[Tier], own: Mapping[str, Any]
+) -> Rules:
+    """Put together the rules of a perpetual from its instrument, its tiers and the fields of
+    `Market` that only accounts are told.
+    """
     contract = text(instrument, "contractType")
     if contract not in ("InversePerpetual", "LinearPerpetual"):
         raise BadReplyError(f"contractType: must be a perpetual, was {contract!r:.40}")
@@ -446,11 +460,10 @@ def rules_of(
             qty_step=number(lots, "qtyStep"),
             min_qty=number(lots, "minOrderQty"),
             min_cost=0.0 if no_least_cost else number(lots, "minNotionalValue"),
-            maker_fee=number(fees, "makerFeeRate"),
-            taker_fee=number(fees, "takerFeeRate"),
             max_leverage=number(leverage, "maxLeverage"),
             inverse=inverse,
             tiers=tuple(tiers),
+            **own,
         )
     except ConfigError as e:
         raise BadReplyError(f"the venue's rules cannot be used: {e}") from None
