@@ -14,10 +14,14 @@ from passivx.errors import PassivxError
 __all__ = ["atomic_write", "check_folder", "write_folder"]
 
 
-def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
+def atomic_write(
+    path: Path, content: bytes | str, *, mode: int = 0o666, durable: bool = True
+) -> None:
     """Replace ``path`` with ``content`` in one step, on disk before this returns.
 
-    Text is written as UTF-8. ``mode`` is narrowed by the umask, as for any new file.
+    Text is written as UTF-8. ``mode`` is narrowed by the umask, as for any new file. Without
+    ``durable`` nothing waits for the disk: every reader still finds the old content or the new one
+    whole, but a power cut may leave neither.
 
     Raises
     ------
@@ -31,14 +35,16 @@ def atomic_write(path: Path, content: bytes | str, *, mode: int = 0o666) -> None
             os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb"
         ) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _sync_names(path.parent)
+    if durable:
+        _sync_names(path.parent)
 
 
 def check_folder(folder: Path, names: Iterable[str], *, mark: str) -> None:
