@@ -85,6 +85,9 @@ cdef int64_t flow_filled(Flow* flow, int64_t id, double qty) noexcept nogil
 cdef void flow_placed(Flow* flow, int64_t id) noexcept nogil
 cdef void flow_refused(Flow* flow, int64_t id, bint would_take) noexcept nogil
 cdef void flow_gone(Flow* flow, int64_t id) noexcept nogil
+cdef void flow_kept(Flow* flow, int64_t id) noexcept nogil
+cdef int64_t flow_take_over(
+    Flow* flow, const Order* ideal, double price, double qty, int64_t state) noexcept nogil
 cdef void flow_arrived(Flow* flow, const Message* message) noexcept nogil
 cdef void flow_plan(Flow* flow) noexcept nogil
 cdef void flow_requote(Flow* flow) noexcept nogil

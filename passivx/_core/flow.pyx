@@ -166,6 +166,34 @@ cdef void flow_placed(Flow* flow, int64_t id) noexcept nogil:
         order.state = LiveState.IN_BOOK
 
 
+cdef void flow_kept(Flow* flow, int64_t id) noexcept nogil:
+    # A cancel came to nothing: the order still rests, and the next plan may cancel it again.
+    cdef Live* order = find(flow, id)
+    flow.settled = False
+    if order is not NULL and order.state == LiveState.CANCELLING:
+        order.state = LiveState.IN_BOOK
+
+
+cdef int64_t flow_take_over(
+    Flow* flow, const Order* ideal, double price, double qty, int64_t state
+) noexcept nogil:
+    # An order of ours that an earlier run has sent; returns its number, 0 when there is no room.
+    cdef Live* order
+    if flow.n_live == MAX_LIVE:
+        return 0
+    order = &flow.live[flow.n_live]
+    flow.n_live += 1
+    flow.last_id += 1
+    flow.settled = False
+    order.id = flow.last_id
+    order.state = state
+    order.at_market = False
+    order.price = price
+    order.qty = qty
+    order.ideal = ideal[0]
+    return order.id
+
+
 cdef void flow_refused(Flow* flow, int64_t id, bint would_take) noexcept nogil:
     # The venue does not take the order. A post-only slot waits for the next requote.
     cdef Live* order = find(flow, id)

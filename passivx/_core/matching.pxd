@@ -76,6 +76,10 @@ cdef void book_print(
     Book* book, double price, bint buyer_maker, const Market* market) noexcept nogil
 cdef Touch touch_of(const Book* book, const Market* market) noexcept nogil
 cdef double open_pnl(const Venue* venue, double price) noexcept nogil
+cdef void fix_levels(Venue* venue, double price) noexcept nogil
+cdef void apply_fill(
+    Venue* venue, int64_t side, double price, double qty, double fee_rate, Execution* out
+) noexcept nogil
 cdef Print take_print(
     Venue* venue, double price, double qty, bint buyer_maker) noexcept nogil
 cdef Answer next_fill(Venue* venue, Print* p, Execution* out) noexcept nogil
