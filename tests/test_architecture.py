@@ -25,7 +25,7 @@ LAYERS = [
     {"data"},
     {"report", "simulator"},
     {"backtesting"},
-    {"optimizer"},
+    {"optimizer", "live"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
