@@ -69,8 +69,8 @@ class PaperExchange:
     rate last announced for it; of several that pass unheard only the first. Liquidation goes by the
     last trade, not by the mark price.
 
-    Nothing is kept across restarts: each begins flat, with ``wallet``. Ids of orders and fills
-    begin anew then.
+    Nothing is kept across restarts: each begins flat, with ``wallet``. Only the ids of fills and
+    payments are never used again, since a journal remembers them.
 
     Parameters
     ----------
@@ -126,6 +126,7 @@ class PaperExchange:
         self._order_numbers, self._fill_numbers = count(1), count(1)
         self._open: dict[int, Order] = {}
         self._ended: dict[str, Order] = {}
+        self._run = f"paper-{self._clock.time_ms()}"
         self._fills: list[Fill] = []
         self._payments: list[Payment] = []
         self._trades: dict[str, None] = {}
@@ -356,9 +357,9 @@ class PaperExchange:
                 raise ValueError(f"orders: {rules.max_orders} are open, the venue takes no more")
         record = market.record(self._leverage)
         # The venues ask no least notional of what only reduces.
-        least = min_order_qty(price, record)
-        if order.reduce_only:
-            least = float(record["min_qty"][0])
+        least = float(record["min_qty"][0])
+        if not order.reduce_only:
+            least = min_order_qty(price, record)
         if not least <= order.qty <= most:
             raise ValueError(f"qty: must be {least:g} to {most:g}, was {order.qty:g}")
         if not order.reduce_only:
@@ -401,7 +402,7 @@ class PaperExchange:
         else:
             order = self._filled(number, abs(signed_qty))
         fill = Fill(
-            trade_id=f"paper-{next(self._fill_numbers)}",
+            trade_id=f"{self._run}-{next(self._fill_numbers)}",
             order_id=order.order_id if order else "",
             client_id=order.client_id if order else "",
             side=order.side if order else -position_side,

@@ -206,7 +206,7 @@ def test_a_linear_position_comes_and_goes(trade):
         desk.tape.print(98.0, SOLD)
         now_ms = NOW_MS + 105
         bought = Fill(
-            trade_id="paper-1",
+            trade_id=f"paper-{NOW_MS}-1",
             order_id="1",
             client_id="a",
             side=1,
@@ -241,7 +241,8 @@ def test_a_linear_position_comes_and_goes(trade):
         desk.tape.print(102.0, BOUGHT)
         first, second = await desk.paper.fills(0)
         assert first == bought
-        assert (second.trade_id, second.side, second.price, second.qty) == ("paper-2", -1, 101.0, 4)
+        assert (second.side, second.price, second.qty) == (-1, 101.0, 4.0)
+        assert second.trade_id == f"paper-{NOW_MS}-2"
         assert (second.fee, second.pnl) == (-0.404, 8.0)
         assert (await desk.paper.fills(now_ms + 1)) == [second]
         account = await desk.paper.account()
@@ -302,6 +303,20 @@ def test_a_market_order_pays_the_taker_fee(trade):
         (outcome,) = await desk.send(order(-1, 0.0, 99.0, "b", at_market=True, reduce_only=True))
         assert (outcome.order.status, outcome.order.filled_qty) == (OrderStatus.FILLED, 10.0)
         assert (await desk.paper.account()).position == Position()
+
+    trade(body)
+
+
+def test_no_run_uses_the_ids_of_another(trade):
+    async def body(desk):
+        await desk.hold(1.0)
+        later = VirtualClock(NOW_MS + 1)
+        again = PaperExchange(desk.tape, wallet=100.0, settle="USDT", clock=later)
+        await again.listen(Recorder())
+        again.place([order(1, 0.0, 1.0, at_market=True)])
+        await later.run(100)
+        ((first,), (second,)) = (await desk.paper.fills(0), await again.fills(0))
+        assert first.trade_id != second.trade_id
 
     trade(body)
 
@@ -871,7 +886,9 @@ def test_the_fills_are_the_cores_own(steps, inverse, fill_mode, latency_ms):
                             act(*args)
             fills = await desk.paper.fills(0)
             assert [(f.price, f.side * f.qty, f.pnl, f.fee) for f in fills] == expected
-            assert [f.trade_id for f in fills] == [f"paper-{i + 1}" for i in range(len(fills))]
+            assert [f.trade_id for f in fills] == [
+                f"paper-{NOW_MS}-{i + 1}" for i in range(len(fills))
+            ]
             assert desk.heard.named("fill") == [(f,) for f in fills]
             wallet, _, size, entry_price, liq_price = core.account.item()
             account = await desk.paper.account()
