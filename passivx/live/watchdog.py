@@ -307,8 +307,8 @@ async def _cancel(task: _Task, clock: Clock) -> bool:
     left: set[str] = set()
     seen: set[str] = set()
     problem = "the venue has not answered"
-    pause_s = _LOOK_S
-    empty = 0
+    empty = 0  # looks in a row that found none
+    vain = 0  # and that changed nothing
     try:
         async with timeout(clock, task.give_up_s):
             while True:
@@ -317,19 +317,19 @@ async def _cancel(task: _Task, clock: Clock) -> bool:
                     empty = empty + 1 if not found else 0
                     if empty == 2:
                         break
-                    # What no cancel takes off the list is asked for less and less often.
-                    stuck = bool(found) and found == left
+                    vain = vain + 1 if found and found == left else 0
                     left = found
                     seen |= found
                 except VenueError as e:
-                    empty, stuck, problem = 0, True, str(e)
+                    empty, vain, problem = 0, vain + 1, str(e)
                     # Refused for good is no end: there is nobody else who would ask again.
                     wait_s = e.retry_after_s if isinstance(e, UnavailableError) else _MOST_PAUSE_S
                 except Exception as e:
                     # Whatever is wrong here, the orders rest. Its text may quote anything.
-                    empty, stuck, problem, wait_s = 0, True, type(e).__name__, 0.0
-                pause_s = min(2 * pause_s, _MOST_PAUSE_S) if stuck else _LOOK_S
+                    empty, vain, problem, wait_s = 0, vain + 1, type(e).__name__, 0.0
                 events.flush()
+                # What does not help is tried less and less often.
+                pause_s = min(_LOOK_S * 2.0 ** max(0, min(vain, 10) - 1), _MOST_PAUSE_S)
                 await clock.sleep(max(wait_s, pause_s))
     except TimeoutError:
         events.write(
