@@ -203,7 +203,8 @@ class EventLog:
         self._failed_s: float | None = None
         self._descriptor: int | None = None
         # Taken for as long as a list takes to change, never while the disk is waited for.
-        self._lists = threading.Lock()
+        # Reentrant, for a signal handler or a finalizer that writes while it is held.
+        self._lists = threading.RLock()
         self._files = threading.Lock()
 
     @property
@@ -215,7 +216,8 @@ class EventLog:
         """Take down that something happened, now."""
         try:
             row = {"ts_ms": self._clock.time_ms(), "event": _text(event)}
-            line = orjson.dumps(row | _plain(fields)) + b"\n"
+            # Its own two stand first, and are what they say whatever a field is called.
+            line = orjson.dumps(row | _plain(fields) | row) + b"\n"
         except Exception:
             # Whatever a field is made of: its line is lost, not the bot.
             with self._lists:
@@ -303,12 +305,12 @@ class EventLog:
             while written < len(content):
                 written += os.write(descriptor, content[written:])
         except OSError:
-            # Of a line that the disk had no room for, nothing is left.
             whole = content.rfind(b"\n", 0, written) + 1
-            if written > whole:
-                os.ftruncate(descriptor, size + whole)
             n_whole = content.count(b"\n", 0, whole) - (torn and whole > 0)
             self._put_back(lines[n_whole:])
+            # Of a line that the disk had no room for, nothing is left.
+            if written > whole:
+                os.ftruncate(descriptor, size + whole)
             raise
 
     def _taken(self, room: int, *, whatever: bool) -> list[bytes]:
@@ -385,8 +387,10 @@ class EventHandler(logging.Handler):
             fields["error"] = type(error).__name__
             if isinstance(error, PassivxError):
                 fields["why"] = str(error)
+            # Not `extract_tb`, which reads the source files.
+            frames = deque(traceback.walk_tb(error.__traceback__), _MOST_FRAMES)
             fields["trace"] = [
-                f"{frame.filename}:{frame.lineno} {frame.name}"
-                for frame in traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]
+                f"{frame.f_code.co_filename}:{line} {frame.f_code.co_name}"
+                for frame, line in frames
             ]
         self._events.write("log", **fields)

@@ -127,7 +127,7 @@ def test_an_event_is_a_line(log, path, clock):
     log.write("start", config="a", size=1.5)
     assert not path.exists()
     clock.advance(7)
-    log.write("fill", nested={"ids": ("a", "b"), 3: None})
+    log.write("fill", nested={"ids": ("a", "b"), 3: None}, ts_ms=1, event="other")
     log.flush()
     assert rows(path) == [
         {"ts_ms": CLOCK_MS, "event": "start", "config": "a", "size": 1.5},
