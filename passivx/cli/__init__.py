@@ -28,6 +28,7 @@ COMMANDS = {
     "grid": ("passivx.cli.grid", "Show the orders the bot would rest now."),
     "backtest": ("passivx.cli.backtest", "Replay trades against a config."),
     "optimize": ("passivx.cli.optimize", "Search for the settings that would have done best."),
+    "run": ("passivx.cli.run", "Trade: live, or with --dry-run on a simulated account."),
     "sim": ("passivx.cli.sim", "Run a simulated exchange; no keys, no network."),
     "doctor": ("passivx.cli.doctor", "Check this installation and machine."),
 }

@@ -251,7 +251,8 @@ class Rules:
     ``[mark × band_down, mark × band_up]`` are refused on the aggressive side (Bybit may refuse
     nearer ones too, by its index); None where the venue names no band. ``assumed`` names the
     fields of ``market`` that the venue tells with a key alone, where there was none: they are the
-    caller's own.
+    caller's own. ``reduce_only_summed``: open reduce-only orders of a side may not come to more than
+    the position, so that another one must wait for room.
     """
 
     market: Market
@@ -265,6 +266,7 @@ class Rules:
     band_down: float | None
     funding_interval_ms: int
     assumed: tuple[str, ...] = ()
+    reduce_only_summed: bool = False
 
 
 class Steps(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -89,6 +89,8 @@ _FEE_NOISE: Final = 1e-5
 
 # Handlers return what they add to the intents.
 _Intents = list[Intent]
+# what, id, side, price, qty, reduce_only, kind, ideal price, ideal qty: `_core.bot.Bot`
+_Message = tuple[int, int, int, float, float, bool, int, float, float]
 
 
 class Mode(StrEnum):
@@ -181,6 +183,7 @@ class Core:
         self._refusals: deque[tuple[float, str]] = deque()
         self._venue_ends: deque[float] = deque()
         self._flattened = False
+        self._again: Ours | None = None  # a market stop that waits for room
         self._fills_since_ms = now.ms
         self._out: _Intents = []
         self._leverage = opening.account.leverage
@@ -349,6 +352,7 @@ class Core:
         if self.halted or self.stopping is not None:
             self.bot.settle()
             return
+        self._send_again(now)
         due = self.bot.settle()
         self._send(self.bot.plan() if due else self.bot.release(), now)
 
@@ -358,10 +362,12 @@ class Core:
 
     def _send(
         self,
-        messages: list[tuple[int, int, int, float, float, bool, int, float, float]],
+        messages: list[_Message],
         now: Now,
     ) -> None:
         """Turn the flow's messages into intents, in their order."""
+        if messages and messages[0][0] == What.PLACE_AT_MARKET and self.rules.reduce_only_summed:
+            messages = _with_room(messages)
         places: list[Ours] = []
         cancels: list[Order] = []
         for what, id, side, price, qty, reduce_only, kind, ideal_price, ideal_qty in messages:
@@ -583,6 +589,8 @@ class Core:
 
     def _rejected(self, order: Ours, outcome: Outcome, now: Now) -> None:
         """It is proven that the order never was."""
+        if order.at_market and outcome.reaction is Reaction.DROP and self._try_again(order):
+            return
         would_take = outcome.reaction is Reaction.REPRICE
         # What is refused as it stands would be refused again: its slot waits for the next requote.
         blocked = would_take or outcome.reaction in (Reaction.DROP, Reaction.REFRESH_RULES)
@@ -603,6 +611,43 @@ class Core:
                 )
             )
         self._react(order, outcome, now)
+
+    def _try_again(self, order: Ours) -> bool:
+        """Have a refused market stop sent anew once the cancels that make room for it are through.
+
+        True if it will be: closes that rest count against the position on some venues.
+        """
+        pending = any(o.cancelling and o.side == order.side for o in self._ours.values())
+        if not pending or order.again:
+            return False
+        self.counts["stop_again"] += 1
+        self._forget(order)
+        self._again = order
+        return True
+
+    def _send_again(self, now: Now) -> None:
+        before = self._again
+        if before is None or any(
+            o.cancelling and o.side == before.side for o in self._ours.values()
+        ):
+            return
+        self._again = None
+        size = self.bot.account[2]
+        if not size * before.side < 0.0 or self._why_not(True):
+            self.bot.refused(before.id, False)
+            return
+        self._n_ids += 1
+        order = replace(
+            before,
+            client_id=make_id(before.kind, self._instance, self._n_ids),
+            state=State.SENT,
+            qty=min(before.qty, abs(size)),
+            sent_s=now.s,
+            sent_ms=now.ms,
+            placing=True,
+            again=True,
+        )
+        self._flush([self._know(order)], [])
 
     def _cancel_answered(self, order: Ours, outcome: Outcome, now: Now) -> None:
         order.cancel_answered = True
@@ -1314,6 +1359,12 @@ class Core:
             )
         )
 
+    def _hold(self, event: ev.Hold, now: Now) -> None:
+        if event.why:
+            self._gate(event.name, event.why, alert=True)
+        else:
+            self._clear(event.name)
+
     # --- the end ---
 
     def _stop(self, event: ev.Stop, now: Now) -> None:
@@ -1365,6 +1416,11 @@ class Core:
         """Client ids of our orders that rest, as far as known."""
         return [o.client_id for o in self._ours.values() if o.state is State.OPEN]
 
+    @property
+    def adopted_ids(self) -> list[str]:
+        """Client ids of orders that earlier runs have sent."""
+        return [id for id in self._ours if instance_of(id) != self._instance]
+
     def _record_outcome(self, client_id: str, outcome: Outcome) -> None:
         final = outcome.verdict is Verdict.REJECTED
         self._out.append(
@@ -1414,6 +1470,17 @@ class Core:
         }
 
 
+def _with_room(messages: list[_Message]) -> list[_Message]:
+    """Put the cancels that make room for a market stop before it.
+
+    Where open reduce-only orders count against the position, a stop beside closes for all of it
+    would be refused.
+    """
+    stop, rest = messages[0], messages[1:]
+    room = [m for m in rest if m[0] == What.CANCEL and m[2] == stop[2]]
+    return [*room, stop, *(m for m in rest if m not in room)]
+
+
 _STOPS: Final = (Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF)
 
 _HANDLERS: Final[dict[type, Callable[[Core, Any, Now], None]]] = {
@@ -1435,5 +1502,6 @@ _HANDLERS: Final[dict[type, Callable[[Core, Any, Now], None]]] = {
     ev.Moment: Core._moment,
     ev.Requote: Core._requote,
     ev.Tick: Core._tick,
+    ev.Hold: Core._hold,
     ev.Stop: Core._stop,
 }

@@ -63,6 +63,7 @@ class Watcher(Protocol):
     """Hears what people and other programs want to know; must not raise, nor take long."""
 
     def note(self, note: ev.Note, ts_ms: int) -> None: ...
+    def entry(self, kind: str, key: str, body: Mapping[str, Any]) -> None: ...
     def trade(
         self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool
     ) -> None: ...
@@ -111,7 +112,7 @@ class Engine:
         self._exchange = exchange
         self._journal = journal
         self._clock = clock
-        self._instance = instance
+        self.instance = instance
         self._settle = settle
         self._watcher = watcher
         self._beat = beat
@@ -129,7 +130,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._lag_s = 0.0
         self._place = exchange.place
-        self._dead_man = True
+        self.dead_man = True
 
     # --- life ---
 
@@ -161,6 +162,10 @@ class Engine:
         self._stop = on_exit
         self._wake.set()
 
+    def hold(self, name: str, why: str) -> None:
+        """Open nothing for that reason, until the same name is told with ""."""
+        self._step(ev.Hold(name, why))
+
     async def _wait_for_end(self) -> None:
         await self._wake.wait()
         if self._failure is not None:
@@ -188,7 +193,7 @@ class Engine:
         await self._refresh_dead_man()
         self._schedule_requote()
         self._want_moment()
-        self._note(ev.Note("began", {"instance": self._instance, **_brief(core)}))
+        self._note(ev.Note("began", {"instance": self.instance, **_brief(core)}))
         self.opened.set()
 
     async def _read_opening(self, rules: Rules) -> Opening:
@@ -243,7 +248,7 @@ class Engine:
             seen=seen,
             trades=trades,
             close_base=memory.close_base if same_size else None,
-            instance=self._instance,
+            instance=self.instance,
             settle=self._settle,
         )
 
@@ -266,7 +271,7 @@ class Engine:
         if self._stop is not OnExit.KEEP or core.halted:
             self._note(ev.Note("left", {"orders": core.open_ids, "unresolved": core.unresolved}))
         self._journal_run("stopped", unresolved=core.unresolved, open=core.open_ids)
-        if self._dead_man:
+        if self.dead_man:
             try:
                 async with asyncio.timeout(_CLOSE_S):
                     await self._exchange.dead_man(0)
@@ -303,13 +308,13 @@ class Engine:
                 self._watcher.status({**core.status(), "loop_lag_s": self._lag_s})
 
     async def _guard(self) -> None:
-        while self._dead_man:
+        while self.dead_man:
             await self._clock.sleep(_DEAD_MAN_EVERY_S)
             await self._refresh_dead_man()
 
     async def _refresh_dead_man(self) -> None:
         try:
-            self._dead_man = await self._exchange.dead_man(_DEAD_MAN_S)
+            self.dead_man = await self._exchange.dead_man(_DEAD_MAN_S)
         except VenueError as e:
             self._note(ev.Note("countdown", {"text": f"could not be refreshed: {e}"}))
 
@@ -366,6 +371,8 @@ class Engine:
             elif isinstance(intent, ev.Record):
                 row = self._clock.time_ms(), intent.type, intent.key, intent.body
                 self._rows.append(row)
+                if self._watcher is not None:
+                    self._watcher.entry(intent.type, intent.key, intent.body)
             elif isinstance(intent, ev.Note):
                 self._note(intent)
             else:
@@ -403,11 +410,17 @@ class Engine:
         for order, answer in zip(orders, self._place(orders), strict=True):
             answer.add_done_callback(functools.partial(self._answered, order.client_id, False))
         fault_point("after_send")
+        if self._watcher is not None:
+            for order, body in zip(intent.orders, intent.bodies, strict=True):
+                self._watcher.entry("intent", order.client_id, body)
 
     def _cancel(self, orders: list[Order]) -> None:
         for order, answer in zip(orders, self._exchange.cancel(orders), strict=True):
             answer.add_done_callback(functools.partial(self._answered, order.client_id, True))
         fault_point("after_cancel")
+        if self._watcher is not None:
+            for order in orders:
+                self._watcher.entry("cancel", order.client_id, {"price": order.price})
 
     def _answered(self, client_id: str, cancel: bool, answer: Future[Outcome]) -> None:
         if not answer.cancelled():
@@ -432,7 +445,7 @@ class Engine:
 
     def _journal_run(self, what: str, **fields: Any) -> None:
         self._rows.append(
-            (self._clock.time_ms(), "run", "", {"what": what, "instance": self._instance, **fields})
+            (self._clock.time_ms(), "run", "", {"what": what, "instance": self.instance, **fields})
         )
         self._write_rows()
 

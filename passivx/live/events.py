@@ -31,6 +31,7 @@ __all__ = [
     "FillSeen",
     "Found",
     "GapSeen",
+    "Hold",
     "Intent",
     "LinkSeen",
     "LookUp",
@@ -204,6 +205,14 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Open nothing for a reason outside the core, until it is told with ``why`` ""."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     on_exit: OnExit
 
@@ -227,6 +236,7 @@ Event = (
     | Moment
     | Requote
     | Tick
+    | Hold
     | Stop
 )
 

@@ -89,6 +89,7 @@ class Ours:
     asking: bool = False
     asked: int = 0
     not_found: int = 0
+    again: bool = False  # sent anew after a refusal
     not_found_s: float = 0.0
 
     @property

@@ -50,7 +50,7 @@ _BEYOND: Final = "correct the config, or choose another symbol"
 _LONGEST_LADDER: Final = 200
 # Plans that are followed in search of the largest position; a ladder of smallest orders has no end
 # worth waiting for.
-_MOST_PLANS: Final = 20
+_MOST_PLANS: Final = 100
 
 
 class Level(StrEnum):
@@ -405,6 +405,9 @@ def _check_sizes(config: Config, facts: Facts, worst: WorstCase | None) -> Itera
             f"price now, {number(facts.price)}",
             "lower leverage or balance_pct",
         )
+    if not worst.complete:
+        text = f"the ladder goes on beyond {number(worst.reached_at)}: the worst case is worse"
+        yield _warn("ddown_factor", text, "raise it, or grid_spacing")
     n_orders = config.n_entry_orders + config.n_close_orders + 1
     if n_orders > facts.rules.max_orders:
         text = f"up to {n_orders} orders at once, the venue takes {facts.rules.max_orders}"

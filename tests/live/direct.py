@@ -105,6 +105,7 @@ class Direct:
             band_up=listing.band_up,
             band_down=listing.band_down,
             funding_interval_ms=listing.funding_interval_ms,
+            reduce_only_summed=self.binance,
         )
 
     async def account(self) -> Account:

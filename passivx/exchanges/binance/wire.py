@@ -645,6 +645,7 @@ def rules_with(
         band_up=above_0(band, "multiplierUp"),
         band_down=at_least_0(band, "multiplierDown"),
         funding_interval_ms=(hours[0] if hours else _DEFAULT_FUNDING_H) * 3_600_000,
+        reduce_only_summed=True,
     )
 
 
