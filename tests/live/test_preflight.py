@@ -213,8 +213,11 @@ def test_a_position_is_followed_from_where_it_is():
 def test_a_ladder_without_end_is_said_to_be_one():
     market = replace(LINEAR, price_step=0.0001, qty_step=0.001, min_qty=0.001)
     config = config_of(ddown_factor=0.0, grid_spacing=0.0001, entry_qty_pct=1e-6)
-    worst = worst_case(config, market, wallet=1e6, price=100.0, position=Position())
-    assert not worst.complete
+    facts = facts_of(rules={"market": market}, account={"wallet": 1e6, "available": 1e6})
+    preflight = judge(config, facts)
+    assert not preflight.worst.complete
+    assert "the worst case is worse" in told(preflight, Level.WARN)["ddown_factor"]
+    assert " or more at " in text_of(preflight)
 
 
 def test_neither_side_has_no_worst_case():
@@ -448,10 +451,11 @@ def test_it_never_exceeds_the_maximum_position(
     worst = worst_case(config, market, wallet=wallet, price=100.0, position=Position())
     if worst is None:
         return
-    at = worst.reached_at
-    most = INVERSE_SHARE * wallet * share * at * leverage
+    # Of an order that the price has passed its ideal price counts: anywhere on the way.
+    way = (worst.reached_at, 100.0)
+    most = INVERSE_SHARE * wallet * share * max(way) * leverage
     if not inverse:
-        most = LINEAR_SHARE * wallet * share / at * leverage
+        most = LINEAR_SHARE * wallet * share / min(way) * leverage
     assert 0.0 < abs(worst.size) <= most * (1 + 1e-12)
     assert (worst.size < 0.0) is short
     assert worst.loss <= wallet
