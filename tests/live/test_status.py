@@ -358,7 +358,9 @@ def logger(log):
 
 
 def test_our_records_are_events_and_others_are_not(log, path, logger):
-    logger.info("cut: %s", NASTY)
+    # Without the surrogate, which pytest's own record of the log cannot send to its master.
+    text = f"cut: {NASTY[:-1]}"
+    logger.info("%s", text)
     logger.debug("not at this level")
     logging.getLogger("aiohttp.client").warning("GET https://venue/?signature=abc")
     logging.getLogger("passivxtra").warning("another package")
@@ -369,7 +371,7 @@ def test_our_records_are_events_and_others_are_not(log, path, logger):
             "event": "log",
             "level": "INFO",
             "logger": "passivx.live.test",
-            "text": printable(f"cut: {NASTY}"),
+            "text": printable(text),
         }
     ]
 
