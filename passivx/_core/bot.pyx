@@ -52,7 +52,8 @@ cdef class Bot:
     cdef Venue* _venue         # without orders: those are the real venue's
     cdef const Tier[::1] _tiers
     cdef Ema _ema
-    cdef bint _quoted
+    cdef bint _quoted          # quotes count
+    cdef bint _has_quote       # one has come, and still holds
     cdef double _untested      # the last trade, whose own fills may still come; 0 = none
 
     def __cinit__(self):
@@ -88,6 +89,7 @@ cdef class Bot:
         ema_start(&self._ema, price, span)
         self._ema.value = ema
         self._quoted = quoted
+        self._has_quote = False
         self._untested = 0.0
         self._see()
 
@@ -105,17 +107,12 @@ cdef class Bot:
         It is tested against the stop levels once those are in: at the next trade, or by `settle`.
         """
         cdef bint reaches
-        cdef Touch touch
         if not 0.0 < price < INFINITY:
             raise ValueError(f"price must be finite and > 0, was {price}")
         self._test()
         book_print(&self._venue.book, price, buyer_maker, &self._venue.market)
         ema_update(&self._ema, price)
-        self._flow.view.last_price = price
-        self._flow.view.ema = self._ema.value
-        if not self._quoted:
-            touch = touch_of(&self._venue.book, &self._venue.market)
-            self._flow.view.bid, self._flow.view.ask = touch.bid, touch.ask
+        self._see()
         self._untested = price
         if self._flow.view.size > 0.0:
             reaches = price <= stop_trigger(self._flow)
@@ -133,11 +130,13 @@ cdef class Bot:
         if not 0.0 < bid < ask < INFINITY:
             raise ValueError(f"must be 0 < bid < ask, were {bid} and {ask}")
         if self._quoted:
+            self._has_quote = True
             self._flow.view.bid, self._flow.view.ask = bid, ask
 
     def unquoted(self):
         """Make bid and ask of the trades until the next quote: the last one is not to be trusted."""
-        self._flow.view.bid = self._flow.view.ask = 0.0
+        self._has_quote = False
+        self._see()
 
     def rules(self, const Market[::1] market, const Tier[::1] tiers, *, double leverage):
         """Go by these rules of the venue from now on; the levels are fixed again."""
@@ -337,7 +336,7 @@ cdef class Bot:
         cdef Touch touch
         self._flow.view.last_price = self._venue.book.last
         self._flow.view.ema = self._ema.value
-        if not self._quoted or not self._flow.view.bid > 0.0:
+        if not self._has_quote:
             touch = touch_of(&self._venue.book, &self._venue.market)
             self._flow.view.bid, self._flow.view.ask = touch.bid, touch.ask
 
