@@ -134,7 +134,7 @@ cdef class Bot:
             self._flow.view.bid, self._flow.view.ask = bid, ask
 
     def unquoted(self):
-        """Make bid and ask of the trades until the next quote: the last one is not to be trusted."""
+        """Make bid and ask of the trades until the next quote: the last one may not hold."""
         self._has_quote = False
         self._see()
 
@@ -185,6 +185,7 @@ cdef class Bot:
         """Book a funding payment, negative when paid."""
         if not isfinite(amount):
             raise ValueError(f"amount must be finite, was {amount}")
+        self._test()
         self._venue.account.wallet = self._venue.account.wallet + amount
         fix_levels(self._venue, self._venue.book.last)
         self._tell()

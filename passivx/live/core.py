@@ -163,6 +163,7 @@ class Core:
         self._base_lag_ms: float | None = None
         self._last_trade: PublicTrade | None = None
         self._last_trade_id = -1
+        self._last_trade_ms = 0
         self._recent_ids: deque[str] = deque(maxlen=4096)
         self._recent_set: set[str] = set()
         self._gap_in_trades = False
@@ -242,6 +243,7 @@ class Core:
         if now.s - self._last.s > _PAUSE_S:
             self._enter(now)
         self._heard_market(ts_ms, now)
+        self._last_trade_ms = ts_ms
         if self.bot.trade(price, buyer_maker):
             self.wants_moment = True
         return True
@@ -960,6 +962,9 @@ class Core:
         own_fee = -cost(fill.qty, fill.price, inverse=market.inverse) * rate
         told_fee = fill.fee if fill.fee_currency == self._settle else 0.0
         near = abs(told_fee - own_fee) <= _MONEY_STEP + _FEE_NOISE * abs(own_fee)
+        if fill.ts_ms > self._last_trade_ms:
+            # Not a fill of the last trade, which is not to be tested against what this one leaves.
+            self.bot.settle()
         _, pnl, fee = self.bot.fill(
             order.id if order is not None and order.state is not State.FINAL else 0,
             fill.side,
