@@ -234,6 +234,11 @@ class Client(ABC, Generic[R, E]):
     def _look_at_clock(self) -> None:
         self._sending.aside(self._http.refresh_clock())
 
+    @property
+    def traffic(self) -> tuple[int, int, int]:
+        """Text messages sent and heard over sockets so far, and requests not answered yet."""
+        return *self._sending.messages, self._http.under_way
+
     async def close(self) -> None:
         """Close every connection; what is on its way resolves as UNKNOWN."""
         await self._sending.close()

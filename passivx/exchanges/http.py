@@ -244,6 +244,8 @@ class Http:
         self._rng = rng or random.Random()
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
+        self.under_way = 0
+        """Requests that are not answered yet."""
         self._syncing = asyncio.Lock()
         self._offset_ms: float | None = None  # the venue's time less the monotonic clock
         self._error_ms = 0.0
@@ -545,6 +547,7 @@ class Http:
         self, request: Request, prepared: Prepared, total_s: float
     ) -> Answer | _Failure:
         url = URL((request.base_url or self._base_url) + prepared.target, encoded=True)
+        self.under_way += 1
         try:
             async with asyncio.timeout(total_s):
                 for _ in range(self._limits.max_connections):
@@ -558,6 +561,8 @@ class Http:
             # Whatever it was: once a request may have left, nothing but a cancellation may hide
             # that its outcome is not known. aiohttp's errors hold the URL: none gets out of here.
             failure = _failure_of(e)
+        finally:
+            self.under_way -= 1
         return failure
 
     async def _one_answer(self, method: str, url: URL, prepared: Prepared) -> Answer:

@@ -112,6 +112,12 @@ class Sending:
         task.add_done_callback(functools.partial(_settle, results))
         return results
 
+    @property
+    def messages(self) -> tuple[int, int]:
+        """Text messages that the streams have sent and heard so far."""
+        counts = [stream.counts for stream in self._streams]
+        return sum(each.sent for each in counts), sum(each.heard for each in counts)
+
     async def run(self, streams: Iterable[Stream], *others: Coroutine[Any, Any, None]) -> None:
         """Keep streams up in tasks of their own; return when all are live.
 

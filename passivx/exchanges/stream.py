@@ -151,6 +151,8 @@ class StreamCounts:
     rotations: int = 0
     faults: int = 0  # messages that on_frame failed at
     unusual: int = 0  # binary messages, which are dropped
+    heard: int = 0  # text messages
+    sent: int = 0
 
 
 class TopicAges:
@@ -257,6 +259,7 @@ class Connection(WSListener):
         if self._over or transport is None or transport.is_close_frame_sent:
             return False
         transport.send(_TEXT, data)
+        self._stream.counts.sent += 1
         return True
 
     def request(
@@ -316,6 +319,7 @@ class Connection(WSListener):
             if whole is None:
                 return
             message = memoryview(whole)
+        self._stream.counts.heard += 1
         try:
             is_data = self._on_frame(message) is not False
             # The memory is picows': whoever kept a view gets an error, not the next message.

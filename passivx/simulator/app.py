@@ -72,6 +72,8 @@ class Simulator:
     ----------
     venue, ledger, clock, replay, faults, server
         What it is made of.
+    stepped : VirtualClock, optional
+        At speed "step", the clock that steps move.
     stopped : asyncio.Event
         Set once the control port was asked to stop; whoever runs it may set it too.
 
@@ -119,6 +121,7 @@ class Simulator:
         if wallet is None:
             wallet = market.in_settle(_WALLET_QUOTE, feed.start_price)
         base: Clock = VirtualClock(feed.start_ts_ms) if speed == "step" else WallClock()
+        self.stepped = base if isinstance(base, VirtualClock) else None
         self.clock = SkewedClock(base)
         self.ledger = Ledger(self.clock, ledger_path)
         policy, make_front = _face_of(exchange)

@@ -46,6 +46,8 @@ class Gate:
         self.channel = channel
         self.over = False
         """Nothing leaves any more."""
+        self.sent = 0
+        """Texts that left as they are."""
         self._transport = transport
         self._clock = clock
         self._stalled = self._frozen = False
@@ -84,6 +86,7 @@ class Gate:
             if len(self._turning) >= self._turn_of:
                 self._turn()
         else:
+            self.sent += 1
             self._write(whole)
             if self._doubles and self._match in payload:
                 self._doubles -= 1

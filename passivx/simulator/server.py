@@ -43,6 +43,11 @@ class Session:
         self.state: Any = None
         self._gate = gate
 
+    @property
+    def sent(self) -> int:
+        """Texts that were sent so far."""
+        return self._gate.sent
+
     def send(self, text: str | bytes) -> None:
         """Send one text message; after everything that was sent before."""
         self._gate.send(text.encode() if isinstance(text, str) else text)
@@ -111,6 +116,8 @@ class Server:
         self._runner: web.ServerRunner | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pinged_s = clock.monotonic_s()
+        self._received = 0
+        self._sent_before = 0  # on sockets that are closed
         self._timer: Timer | None = None
         self.port = 0
 
@@ -118,6 +125,12 @@ class Server:
     def sessions(self) -> list[Session]:
         """The open websockets."""
         return list(self._sessions)
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Text messages received and sent over websockets so far, where no fault changed any."""
+        sent = sum(session.sent for session in self._sessions)
+        return self._received, self._sent_before + sent
 
     async def start(self, port: int = 0) -> None:
         """Listen on 127.0.0.1; port 0 takes a free one, `port` then says which.
@@ -233,12 +246,14 @@ class Server:
                 if gate.over:
                     continue  # what crosses our CLOSE is read, so that the client gets to read it
                 if message.type is WSMsgType.TEXT:
+                    self._received += 1
                     self._receive(session, gate, cast(str, message.data))
                 elif message.type is WSMsgType.PING:
                     gate.pong(cast(bytes, message.data))
             gate.closed_by_client(socket.close_code)
         finally:
             self._faults.closed(gate)
+            self._sent_before += gate.sent
             del self._sessions[session]
             gate.end()
             self._guarded(self._front.closed, session)
