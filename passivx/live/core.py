@@ -106,8 +106,9 @@ class Opening:
     """All that a run begins with, read from venue and journal at one time.
 
     ``intents``: journal bodies and wall times of orders whose fate the last run did not learn, by
-    client id; ``seen``: trade and payment ids that need not be booked; ``trades``: recent public
-    ones, oldest first, at least one; ``close_base``: the journal's, None when it has none.
+    client id; ``filled``: what is known to have filled of orders, by client id and by the venue's;
+    ``seen``: trade and payment ids that need not be booked; ``trades``: recent public ones, oldest
+    first, at least one; ``close_base``: the journal's, None when it has none.
     """
 
     config: Config
@@ -115,6 +116,7 @@ class Opening:
     account: Account
     orders: list[Order]
     intents: Mapping[str, tuple[int, dict[str, Any]]]
+    filled: Mapping[str, float]
     seen: Iterable[str]
     trades: list[PublicTrade]
     close_base: float | None
@@ -156,7 +158,9 @@ class Core:
         self._by_id: dict[int, Ours] = {}
         self._by_order_id: dict[str, Ours] = {}
         self._closed: dict[str, Ours] = {}
-        self._orphans: dict[str, float] = {}  # fills of orders whose id we do not know yet
+        # Fills, by the venue's order id, of orders of ours whose id we do not know yet.
+        self._orphans: dict[str, float] = {}
+        self._filled_before = opening.filled
         self._seen: dict[str, None] = dict.fromkeys(opening.seen)
         self._links: dict[Link, bool] = {}
         self._market_s = now.s
@@ -184,6 +188,7 @@ class Core:
         self._refusals: deque[tuple[float, str]] = deque()
         self._venue_ends: deque[float] = deque()
         self._flattened = False
+        self._silent_until_s = -math.inf
         self._again: Ours | None = None  # a market stop that waits for room
         self._fills_since_ms = now.ms
         self._out: _Intents = []
@@ -351,7 +356,7 @@ class Core:
 
     def _moment(self, _: ev.Moment, now: Now) -> None:
         self.wants_moment = False
-        if self.halted or self.stopping is not None:
+        if self._is_silent(now):
             self.bot.settle()
             return
         self._send_again(now)
@@ -359,8 +364,11 @@ class Core:
         self._send(self.bot.plan() if due else self.bot.release(), now)
 
     def _requote(self, _: ev.Requote, now: Now) -> None:
-        if not self.halted and self.stopping is None:
+        if not self._is_silent(now):
             self._send(self.bot.requote(), now)
+
+    def _is_silent(self, now: Now) -> bool:
+        return bool(self.halted) or self.stopping is not None or now.s < self._silent_until_s
 
     def _send(
         self,
@@ -482,11 +490,14 @@ class Core:
             # been set meanwhile: rather too young than too old.
             age_s = min(max(0.0, (now.ms - sent_ms) / 1e3), FENCE_S)
             unknown = ours_of_body(client_id, body, sent_s=now.s - age_s, sent_ms=sent_ms)
+            unknown.filled = opening.filled.get(client_id, 0.0)
+            if not unknown.left > 0.0:
+                continue
             if not unknown.at_market:
                 unknown.id = self.bot.take_over(
                     unknown.side,
                     unknown.price,
-                    unknown.qty,
+                    near_to(unknown.left, self._qty_step),
                     reduce_only=unknown.reduce_only,
                     kind=unknown.kind,
                     ideal_price=unknown.ideal_price,
@@ -551,8 +562,8 @@ class Core:
         if order.cancelling:
             order.cancelling = order.cancel_answered = order.cancel_unknown = False
             if order.state is not State.FINAL:
+                # The next plan may cancel it again: soon enough, and not in a circle.
                 self.bot.kept(order.id)
-                self.bot.ask_for_plan()
             self.bot.arrived(order.side, False)
             self.wants_moment = True
 
@@ -678,6 +689,9 @@ class Core:
             self.counts["back_off"] += 1
             wait_s = max(1.0, outcome.retry_after_s)
             self._gate("rate_limit", why, now.s + wait_s)
+            if order.reduce_only or order.cancelling or order.state is State.OPEN:
+                # Even what has a reserve was held: nothing at all goes out.
+                self._silent_until_s = max(self._silent_until_s, now.s + wait_s)
         elif reaction is Reaction.REFRESH_RULES:
             self._read_rules(now)
         elif reaction is Reaction.REDUCE_ONLY:
@@ -755,7 +769,11 @@ class Core:
         if order.order_id and ours.order_id != order.order_id:
             ours.order_id = order.order_id
             self._by_order_id[order.order_id] = ours
-            if (early := self._orphans.pop(order.order_id, 0.0)) > 0.0:
+            before = self._filled_before.get(order.order_id, 0.0)
+            if before > ours.filled and instance_of(ours.client_id) != self._instance:
+                # It filled while nobody was there: that is in the account we began with.
+                self._credit(ours, before - ours.filled)
+            elif (early := self._orphans.pop(order.order_id, 0.0)) > 0.0:
                 self._credit(ours, early)
         if ours.final:
             return
@@ -1335,6 +1353,9 @@ class Core:
         blind = stale or self._links.get(Link.TRADES) is False
         if blind and now.s >= self._next_trades_s:
             self._read_trades(now)
+        if -math.inf < self._silent_until_s <= now.s:
+            self._silent_until_s = -math.inf
+            self.bot.ask_for_plan()
         self._compare_books(now)
         if now.s >= self._next_reconcile_s:
             self._reconcile(now)

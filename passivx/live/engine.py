@@ -12,6 +12,7 @@ import asyncio
 import functools
 import logging
 from asyncio import Future
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -238,6 +239,11 @@ class Engine:
         seen = [*memory.fill_ids, *(fill.trade_id for fill in fills)]
         seen += [f"payment {id}" for id in memory.payment_ids]
         seen += [f"payment {payment.id}" for payment in payments]
+        filled = Counter(memory.filled)
+        for fill in fills:
+            filled[fill.order_id] += fill.qty
+            if fill.client_id and fill.trade_id not in known:
+                filled[fill.client_id] += fill.qty
         same_size = memory.close_base_size == after.position.size
         return Opening(
             config=self._config,
@@ -245,6 +251,7 @@ class Engine:
             account=after,
             orders=orders,
             intents={key: (entry.ts_ms, entry.body) for key, entry in memory.open_intents.items()},
+            filled=filled,
             seen=seen,
             trades=trades,
             close_base=memory.close_base if same_size else None,

@@ -86,11 +86,13 @@ class Entry:
 class Memory:
     """What earlier runs leave for the next one.
 
-    ``open_intents``: by client id, the intents without a final outcome; ``fill_ids`` of the newest
-    fills; ``close_base``: the last one known, None when there is none.
+    ``open_intents``: by client id, the intents without a final outcome, and ``filled`` what is known
+    to have filled of them; ``fill_ids`` of the newest fills; ``close_base``: the last one known,
+    None when there is none.
     """
 
     open_intents: dict[str, Entry] = field(default_factory=dict)
+    filled: dict[str, float] = field(default_factory=dict)
     fill_ids: list[str] = field(default_factory=list)
     payment_ids: list[str] = field(default_factory=list)
     last_fill_ms: int = 0
@@ -186,6 +188,13 @@ class Journal:
             f"SELECT * FROM entries WHERE type = 'intent' AND key NOT IN ({final}) ORDER BY seq"
         )
         found.open_intents = {entry.key: entry for entry in map(_entry, rows)}
+        for client_id in found.open_intents:
+            (qty,) = db.execute(
+                "SELECT sum(json_extract(body, '$.qty')) FROM entries "
+                "WHERE type = 'fill' AND json_extract(body, '$.client_id') = ?",
+                (client_id,),
+            ).fetchone()
+            found.filled[client_id] = qty or 0.0
         for kind, ids in (("fill", found.fill_ids), ("payment", found.payment_ids)):
             ids += [
                 key

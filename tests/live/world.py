@@ -29,6 +29,20 @@ def policy_of(exchange: str) -> Policy:
     return BINANCE if exchange == "binance" else BYBIT
 
 
+class Shifted:
+    """The bot's own clock: the wall may be set, the venue's stays as it is."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self.offset_ms = 0
+        self.monotonic_s = clock.monotonic_s
+        self.sleep = clock.sleep
+        self.call_later = clock.call_later
+        self._clock = clock
+
+    def time_ms(self) -> int:
+        return self._clock.time_ms() + self.offset_ms
+
+
 class World:
     """One venue, and bots on it one after the other."""
 
@@ -50,6 +64,7 @@ class World:
         self.at = 0
         start_ms = self.ticks[0][3]
         self.clock = VirtualClock(start_ms)
+        self.bot_clock = Shifted(self.clock)
         listing = find_listing(exchange, config.symbol, market)
         self.ledger = Ledger(self.clock, None)
         self.venue = SimVenue(
@@ -71,15 +86,17 @@ class World:
         self.run: asyncio.Task[None] | None = None
         self.starts = 0
 
-    async def start(self, **options: object) -> Engine:
+    async def start(
+        self, *, journal_class: type[Journal] = Journal, **options: object
+    ) -> Engine:
         """Start a bot, and return once it trades."""
         self.starts += 1
-        self.journal = Journal(self.journal_path)
+        self.journal = journal_class(self.journal_path)
         self.engine = Engine(
             config=self.config,
             exchange=self.direct,
             journal=self.journal,
-            clock=self.clock,
+            clock=self.bot_clock,
             instance=f"run{self.starts}",
             settle=self.venue.listing.settle,
             gather_s=GATHER_S,
