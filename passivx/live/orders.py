@@ -36,16 +36,17 @@ _RECV_WINDOW_S: Final = 5.0
 FENCE_S: Final = _RECV_WINDOW_S + 2.0
 """After so long the venue accepts an order no more, s."""
 
-_LETTERS: Final = {
+_LETTERS: Final[dict[int, str]] = {
     Kind.ENTRY: "e",
     Kind.REENTRY: "r",
     Kind.CLOSE: "c",
     Kind.STOP_LOSS_LIQ_DIFF: "s",
     Kind.STOP_LOSS_POS_PRICE_DIFF: "p",
 }
-_KINDS: Final = {letter: kind for kind, letter in _LETTERS.items()}
+_KINDS: Final = {letter: int(kind) for kind, letter in _LETTERS.items()}
 _ID: Final = re.compile(r"pvx-([ercsp])-([a-z0-9]{1,12})-(\d{1,15})")
-_NAMES: Final = {name: kind for kind, name in KIND_NAMES.items()}
+_WORDS: Final = {int(kind): name for kind, name in KIND_NAMES.items()}
+_NAMES: Final = {name: kind for kind, name in _WORDS.items()}
 
 
 class State(StrEnum):
@@ -78,6 +79,7 @@ class Ours:
     filled: float = 0.0  # of the fills that were booked
     told_filled: float = 0.0  # of what the venue says of the order
     told_ms: int = 0
+    told: Order | None = None  # the venue's last word
     ended: OrderStatus | None = None  # final by the venue's word, while fills may be missing
     reason: str = ""
     placing: bool = True  # the flow waits for the message to arrive
@@ -104,6 +106,9 @@ class Ours:
 
     def as_order(self) -> Order:
         """Return it as a cancel names it."""
+        told = self.told
+        if told is not None and told.client_id == self.client_id:
+            return told
         return Order(
             client_id=self.client_id,
             order_id=self.order_id,
@@ -127,7 +132,7 @@ class Ours:
 
 def make_id(kind: int, instance: str, number: int) -> str:
     """Return a client id that says whose and what it is; no two runs make the same."""
-    return f"{PREFIX}{_LETTERS[Kind(kind)]}-{instance}-{number}"
+    return f"{PREFIX}{_LETTERS[kind]}-{instance}-{number}"
 
 
 def is_own_id(client_id: str) -> bool:
@@ -145,7 +150,7 @@ def kind_of(client_id: str, *, reduce_only: bool) -> int:
     """Return what an order was for."""
     parts = _ID.fullmatch(client_id)
     if parts:
-        return int(_KINDS[parts[1]])
+        return _KINDS[parts[1]]
     return int(Kind.CLOSE if reduce_only else Kind.REENTRY)
 
 
@@ -157,7 +162,7 @@ def body_of(order: Ours) -> dict[str, Any]:
         "qty": order.qty,
         "reduce_only": order.reduce_only,
         "at_market": order.at_market,
-        "kind": KIND_NAMES[Kind(order.kind)],
+        "kind": _WORDS[order.kind],
         "ideal_price": order.ideal_price,
         "ideal_qty": order.ideal_qty,
     }
@@ -173,7 +178,7 @@ def ours_of_body(client_id: str, body: dict[str, Any], *, sent_s: float, sent_ms
         qty=body["qty"],
         reduce_only=body["reduce_only"],
         at_market=body["at_market"],
-        kind=int(_NAMES[body["kind"]]),
+        kind=_NAMES[body["kind"]],
         ideal_price=body["ideal_price"],
         ideal_qty=body["ideal_qty"],
         sent_s=sent_s,
