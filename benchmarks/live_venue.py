@@ -1,4 +1,4 @@
-"""The other side of the live benchmark: a venue whose account is true, and that keeps out of the way.
+"""The other side of the live benchmark: a true account, and a venue that keeps out of the way.
 
 A process of its own. REST and all that happens to the account are the simulator's; its websockets
 are picows', as lean as those of `latency_venue.py`. Before a shot the simulator has already taken
