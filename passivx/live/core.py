@@ -87,6 +87,9 @@ _PRICE_NOISE: Final = 1e-6
 _EQUITY_S: Final = 60.0
 _FEE_NOISE: Final = 1e-5
 
+# A look at an enum costs three times what a comparison does.
+_CANCEL: Final = int(What.CANCEL)
+_AT_MARKET: Final = int(What.PLACE_AT_MARKET)
 # Handlers return what they add to the intents.
 _Intents = list[Intent]
 # what, id, side, price, qty, reduce_only, kind, ideal price, ideal qty: `_core.bot.Bot`
@@ -376,13 +379,14 @@ class Core:
         now: Now,
     ) -> None:
         """Turn the flow's messages into intents, in their order."""
-        if messages and messages[0][0] == What.PLACE_AT_MARKET and self.rules.reduce_only_summed:
+        if messages and messages[0][0] == _AT_MARKET and self.rules.reduce_only_summed:
             messages = _with_room(messages)
         places: list[Ours] = []
         cancels: list[Order] = []
         for what, id, side, price, qty, reduce_only, kind, ideal_price, ideal_qty in messages:
-            if what == What.CANCEL:
-                self._flush(places, [])
+            if what == _CANCEL:
+                if places:
+                    self._flush(places, cancels)
                 order = self._by_id.get(id)
                 if order is None:
                     # It went while the plan was made.
@@ -395,8 +399,9 @@ class Core:
                     order.cancel_s = now.s
                     cancels.append(order.as_order())
                 continue
-            self._flush([], cancels)
-            at_market = what == What.PLACE_AT_MARKET
+            if cancels:
+                self._flush(places, cancels)
+            at_market = what == _AT_MARKET
             qty = min(qty, self.rules.max_market_qty if at_market else qty)
             why, block = self._why_not(reduce_only), False
             if not why and not at_market and (why := self._unfit(price, qty)):
@@ -765,6 +770,7 @@ class Core:
             self.counts["late_bound"] += 1
         ours.told_filled = max(ours.told_filled, order.filled_qty)
         ours.told_ms = max(ours.told_ms, order.ts_ms)
+        ours.told = order
         ours.not_found = 0
         if order.order_id and ours.order_id != order.order_id:
             ours.order_id = order.order_id
@@ -1502,9 +1508,13 @@ def _with_room(messages: list[_Message]) -> list[_Message]:
     Where open reduce-only orders count against the position, a stop beside closes for all of it
     would be refused.
     """
-    stop, rest = messages[0], messages[1:]
-    room = [m for m in rest if m[0] == What.CANCEL and m[2] == stop[2]]
-    return [*room, stop, *(m for m in rest if m not in room)]
+    stop = messages[0]
+    room: list[_Message] = []
+    rest: list[_Message] = []
+    for message in messages[1:]:
+        makes_room = message[0] == _CANCEL and message[2] == stop[2]
+        (room if makes_room else rest).append(message)
+    return [*room, stop, *rest]
 
 
 _STOPS: Final = (Kind.STOP_LOSS_LIQ_DIFF, Kind.STOP_LOSS_POS_PRICE_DIFF)
