@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 _SUM_BYTES: Final = 8
-# The log is copied back into the file after so many pages, by another thread.
-_CHECKPOINT_PAGES: Final = 2_000
+# A commit copies and sums up whole pages of the log; rows are a third of one of these.
+_PAGE_BYTES: Final = 1024
+# The log is copied back into the file once it is so long, by another thread.
+_LOG_BYTES: Final = 8 << 20
 _CHECKPOINT_S: Final = 10.0
 
 _SCHEMA: Final = f"""
@@ -148,8 +150,11 @@ class Journal:
         """
         seq, chain = self._seq, self._chain
         db = self._db
+        # One row is a transaction by itself, and an order waits for it.
+        many = len(rows) > 1
         try:
-            db.execute("BEGIN IMMEDIATE")
+            if many:
+                db.execute("BEGIN IMMEDIATE")
             for ts_ms, kind, key, body in rows:
                 text = orjson.dumps(body)
                 link = _chained(chain, seq + 1, ts_ms, kind, key, text)
@@ -159,7 +164,8 @@ class Journal:
                 )
                 if done.rowcount == 1:
                     seq, chain = seq + 1, link
-            db.execute("COMMIT")
+            if many:
+                db.execute("COMMIT")
         except sqlite3.Error as e:
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
@@ -228,6 +234,7 @@ class Journal:
             self.path, timeout=0.0, isolation_level=None, check_same_thread=False
         )
         try:
+            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA wal_autocheckpoint = 0")
@@ -273,7 +280,7 @@ class Journal:
             while not self._stop.wait(_CHECKPOINT_S):
                 # Readers and the writer go on meanwhile; what is locked is copied next time.
                 with contextlib.suppress(sqlite3.Error, OSError):
-                    if Path(f"{self.path}-wal").stat().st_size > _CHECKPOINT_PAGES * 4096:
+                    if Path(f"{self.path}-wal").stat().st_size > _LOG_BYTES:
                         db.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
