@@ -7,6 +7,7 @@ A `Violation` names the invariant (I1 to I13) and the ledger line it shows at.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,8 @@ class Subject:
     wallet: float
     flattens: bool = False
     spans: Sequence[Span] = ()
+    starts: Sequence[int] = ()  # where in the ledger a process of the bot began
+    ended: int | None = None  # and where the last one ended: orders that it left may fill later
 
 
 @dataclass(slots=True)
@@ -105,6 +108,8 @@ class Book:
     size: float = 0.0
     base: float = 0.0
     live: dict[str, Placed] = field(default_factory=dict)
+    # What happened to orders whose own line comes after it.
+    early: dict[str, float] = field(default_factory=dict)
 
     def ours(self) -> Iterator[Placed]:
         return (order for order in self.live.values() if order.letter)
@@ -125,19 +130,22 @@ def replayed(
 def _take(book: Book, line: Line, step: Any) -> None:
     event = line["event"]
     if event == "order" and line["status"] == "accepted":
-        book.live[line["order_id"]] = Placed(
-            line["client_id"] or "",
-            line["order_id"],
-            1 if line["side"] == "buy" else -1,
-            line["price"] or 0.0,
-            line["qty"],
-            bool(line["reduce_only"]),
-        )
+        left = near_to(max(0.0, line["qty"] - book.early.pop(line["order_id"], 0.0)), step)
+        if left > 0.0:
+            book.live[line["order_id"]] = Placed(
+                line["client_id"] or "",
+                line["order_id"],
+                1 if line["side"] == "buy" else -1,
+                line["price"] or 0.0,
+                left,
+                bool(line["reduce_only"]),
+            )
     elif event == "amend" and line["order_id"] in book.live:
         order = book.live[line["order_id"]]
         order.price, order.left = line["price"], line["qty"]
     elif event == "cancel":
-        book.live.pop(line["order_id"], None)
+        if book.live.pop(line["order_id"], None) is None:
+            book.early[line["order_id"]] = math.inf
     elif event in ("fill", "liquidation"):
         order = book.live.get(line["order_id"])
         grown = abs(line["position"]) > abs(book.size)
@@ -150,6 +158,9 @@ def _take(book: Book, line: Line, step: Any) -> None:
             order.left = near_to(max(0.0, order.left - line["qty"]), step)
             if not order.left > 0.0:
                 del book.live[line["order_id"]]
+        else:
+            early = book.early.get(line["order_id"], 0.0)
+            book.early[line["order_id"]] = early + line["qty"]
     elif event in ("funding", "deposit"):
         book.wallet = line["wallet"]
 
@@ -157,8 +168,14 @@ def _take(book: Book, line: Line, step: Any) -> None:
 # --- the invariants -------------------------------------------------------------------------------
 
 
-def exposure(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
-    """I1: what all increasing orders together could lead to stays within config × wallet."""
+def exposure(
+    lines: Sequence[Line], entries: Sequence[Entry], subject: Subject
+) -> Iterator[Violation]:
+    """I1: what all increasing orders together could lead to stays within config × wallet.
+
+    The wallet is that of the moment the order was meant: it may have been long on its way.
+    """
+    meant_ms = {e.key: e.ts_ms for e in entries if e.type == "intent"}
     config, market = subject.config, subject.market
     wallets = [(0, subject.wallet)]
     for i, line, book in replayed(lines, subject.wallet, market):
@@ -173,7 +190,12 @@ def exposure(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
         worst = side * book.size + sum(o.left for o in same) + line["qty"]
         prices = [line["price"], *(o.price for o in same)]
         # In force until the next one came, hence also the last one before that time.
-        recent = [w for k, (_, w) in enumerate(wallets) if _ends(wallets, k, line["ts_ms"])]
+        since_ms = min(line["ts_ms"], meant_ms.get(line["client_id"], line["ts_ms"])) - _WALLET_MS
+        recent = [
+            wallet
+            for k, (_, wallet) in enumerate(wallets)
+            if k + 1 == len(wallets) or wallets[k + 1][0] >= since_ms
+        ]
         budget = max(recent) * config.balance_pct * config.leverage
         per = max(prices) if market.inverse else 1.0 / min(prices)
         most = _SHARE[market.inverse] * budget * per
@@ -183,10 +205,6 @@ def exposure(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
                 f"{line['client_id']} makes {worst:g} possible, at most {most:g} by the config",
                 i,
             )
-
-
-def _ends(wallets: Sequence[tuple[int, float]], k: int, now_ms: int) -> bool:
-    return k + 1 == len(wallets) or wallets[k + 1][0] >= now_ms - _WALLET_MS
 
 
 def at_most_once(
@@ -258,6 +276,7 @@ def fills_once(
     ``entries``: of the journal that is there in the end.
     """
     name = "trade_id" if subject.exchange == "binance" else "exec_id"
+    lines = lines[: subject.ended]
     happened = {
         str(line[name]): (i, line)
         for i, line in enumerate(lines)
@@ -374,12 +393,17 @@ def valid(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
                 yield Violation("I11", f"{line['client_id']}: refused with {line['code']}", i)
 
 
-def restrained(lines: Sequence[Line]) -> Iterator[Violation]:
-    """I12: no limit of the venue is met by the bot's own doing; what it refuses is not repeated."""
+def restrained(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
+    """I12: no limit of the venue is met by the bot's own doing; what it refuses is not repeated.
+
+    A process that has been killed takes what it was told with it.
+    """
     told = 0
     recent: dict[str, list[int]] = defaultdict(list)
     quiet: list[tuple[int, int]] = []
     for i, line in enumerate(lines):
+        if i in subject.starts:
+            quiet.clear()
         if line["event"] == "fault" and line["do"].startswith("rest.reply"):
             args = line["args"]
             said = args.get("status") in _TOO_OFTEN or any(
@@ -448,7 +472,7 @@ def check_all(
     there was more than one.
     """
     return [
-        *exposure(lines, subject),
+        *exposure(lines, entries, subject),
         *at_most_once(lines, entries, subject),
         *write_ahead(lines, entries),
         *fills_once(lines, entries if last_entries is None else last_entries, subject),
@@ -457,6 +481,6 @@ def check_all(
         *silent(lines, subject),
         *fresh(lines, subject),
         *valid(lines, subject),
-        *restrained(lines),
+        *restrained(lines, subject),
         *owned(lines),
     ]

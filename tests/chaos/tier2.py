@@ -88,6 +88,8 @@ class Run:
     wrong: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    ended: int | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     bot: subprocess.Popen[bytes] | None = None
     sim: subprocess.Popen[str] | None = None
@@ -137,6 +139,8 @@ class Run:
         self.n_starts += 1
         before = self.said().count("began:")
         self.dies = bool(kill)
+        self.ended = None
+        self.starts.append(len(self.read_ledger()))
         self.bot = self.launch(f"bot{self.n_starts}", kill)
         self.wait_for(
             lambda: self.bot_ended() or self.said().count("began:") > before,
@@ -370,6 +374,7 @@ class Run:
             but = "p" if self.plan.on_exit == "flatten" else ""
             self.spans.append(Span(first, len(lines), "after the stop was asked for", but=but))
         self.spans.append(Span(last, len(lines), "after the bot had ended", creates=False))
+        self.ended = last
         left = self.own_orders()
         if left and self.plan.on_exit != "keep":
             self.wrong.append(f"I9: orders were left by --on-exit {self.plan.on_exit}: {left}")
@@ -408,6 +413,8 @@ class Run:
             wallet=self.plan.balance,
             flattens=self.plan.on_exit == "flatten",
             spans=self.spans,
+            starts=self.starts,
+            ended=self.ended,
         )
 
     def converge(self) -> None:
