@@ -15,9 +15,9 @@ from passivx._core.flow cimport (
     flow_release, flow_requote, flow_start, flow_take_over, stop_trigger,
 )
 from passivx._core.matching cimport (
-    Execution, Touch, Venue, apply_fill, book_print, book_start, fix_levels, open_pnl, touch_of,
+    Book, Execution, Touch, Venue, apply_fill, book_print, book_start, fix_levels, open_pnl, touch_of,
 )
-from passivx._core.types cimport Market, Order, Strategy, Tier
+from passivx._core.types cimport Market, Order, Strategy, Tier, View
 
 
 cdef class Bot:
@@ -101,17 +101,26 @@ cdef class Bot:
 
     # --- the market ---
 
-    def trade(self, double price, bint buyer_maker):
+    def trade(self, double price, bint buyer_maker, bint after_quote=False):
         """Take in a trade of the tape; True when a plan is due, or may be after its own fills.
 
         It is tested against the stop levels once those are in: at the next trade, or by `settle`.
+        One that came ``after_quote`` and lies outside it shows that the book has moved since.
         """
         cdef bint reaches
+        cdef View* v = &self._flow.view
+        cdef Touch touch
+        cdef Book book
         if not 0.0 < price < INFINITY:
             raise ValueError(f"price must be finite and > 0, was {price}")
         self._test()
         book_print(&self._venue.book, price, buyer_maker, &self._venue.market)
         ema_update(&self._ema, price)
+        if after_quote and v.bid > 0.0 and not v.bid <= price <= v.ask:
+            book.bid, book.ask = v.bid, v.ask
+            book_print(&book, price, buyer_maker, &self._venue.market)
+            touch = touch_of(&book, &self._venue.market)
+            v.bid, v.ask = touch.bid, touch.ask
         self._see()
         self._untested = price
         if self._flow.view.size > 0.0:

@@ -173,7 +173,7 @@ class Core:
         self._last_trade_ms = 0
         self._recent_ids: deque[str] = deque(maxlen=4096)
         self._recent_set: set[str] = set()
-        self._gap_in_trades = False
+        self._quote_ms = 0
         self._reading_trades = False
         self._next_trades_s = now.s
         self._confirmed_s = now.s
@@ -249,10 +249,10 @@ class Core:
         elif not self._is_new(trade_id):
             return False
         if now.s - self._last.s > _PAUSE_S:
-            self._enter(now)
+            self.wants_moment = True  # which begins with finding out what was missed
         self._heard_market(ts_ms, now)
         self._last_trade_ms = ts_ms
-        if self.bot.trade(price, buyer_maker):
+        if self.bot.trade(price, buyer_maker, ts_ms > self._quote_ms):
             self.wants_moment = True
         return True
 
@@ -260,6 +260,7 @@ class Core:
         """Take in best bid and ask."""
         self._heard_market(ts_ms, now)
         if bid < ask:
+            self._quote_ms = ts_ms
             self.bot.quote(bid, ask)
 
     def _heard_market(self, ts_ms: int, now: Now) -> None:
@@ -1319,7 +1320,6 @@ class Core:
     def _gap_seen(self, event: ev.GapSeen, now: Now) -> None:
         self.counts[f"gap_{event.link}"] += 1
         if event.link is Link.TRADES:
-            self._gap_in_trades = True
             self._gate("trades", event.reason)
             self._read_trades(now)
         elif event.link is not Link.BOOK:
@@ -1342,7 +1342,7 @@ class Core:
             elif not self._is_new(trade.trade_id):
                 continue
             self.counts["trades_backfilled"] += 1
-            if self.bot.trade(trade.price, trade.buyer_maker):
+            if self.bot.trade(trade.price, trade.buyer_maker, trade.ts_ms > self._quote_ms):
                 self.wants_moment = True
         self._clear("trades")
 

@@ -319,6 +319,8 @@ class Faulty(Direct):
                 self.sink.on_gap(link, "events may be missing")
                 self.sink.on_link(link, StreamState.LIVE, "back")
         self.lost.clear()
+        # A book that is heard again moves, or is told anew.
+        self.on_quote(*self.venue.quote, self.clock.time_ms())
 
     def restarted(self) -> None:
         """Begin with a new client: its streams are new too."""
