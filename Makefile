@@ -16,7 +16,7 @@ CORE_TESTS := tests/core tests/reference tests/golden tests/data
 .PHONY: help demo test build debug lint bench nightly annotate sdist clean
 
 help:
-	@echo "make demo      set up and run the main job on an embedded default: no keys, no network"
+	@echo "make demo      set up, backtest a made-up market and trade it on a simulated exchange: no keys"
 	@echo "make test      set up, lint, types, the whole suite on release and debug builds"
 	@echo "make build     compile the core in place (release)"
 	@echo "make debug     compile the core bounds-checked, -O0 -g, into $(DEBUG_LIB)"

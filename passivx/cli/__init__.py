@@ -23,7 +23,7 @@ from passivx.errors import PassivxError
 # and friends, is imported only when that command runs.
 COMMANDS = {
     "init": ("passivx.cli.init", "Make a workspace with commented examples."),
-    "demo": ("passivx.cli.demo", "Backtest a synthetic market end to end; no keys, no network."),
+    "demo": ("passivx.cli.demo", "Backtest and trade a made-up market; no keys, no network."),
     "config": ("passivx.cli.config", "Check a config, or explain what each field does."),
     "grid": ("passivx.cli.grid", "Show the orders the bot would rest now."),
     "backtest": ("passivx.cli.backtest", "Replay trades against a config."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.progress import Progress
 
-__all__ = ["console", "note", "print_json", "working"]
+__all__ = ["console", "loop_runner", "note", "print_json", "working"]
 
 
 class _Console(Console):
@@ -50,3 +51,12 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[int], Non
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def loop_runner() -> asyncio.Runner:
+    """Return what runs coroutines on the fastest event loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.Runner()
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)

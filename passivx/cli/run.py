@@ -10,7 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from passivx.cli.options import balance_option, balance_or_default, workspace_option
-from passivx.cli.output import console, note
+from passivx.cli.output import console, loop_runner, note
 from passivx.config import Config, load_config
 from passivx.errors import ConfigError, PassivxError, Problem
 from passivx.exchanges.base import Exchange
@@ -120,13 +120,7 @@ def command(
     elif balance is not None:
         raise click.UsageError("--balance is for --dry-run: an account has its own")
     harden()
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
+    with loop_runner() as runner:
         runner.run(
             _run(
                 Plan(

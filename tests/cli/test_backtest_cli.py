@@ -475,8 +475,9 @@ def test_the_published_file_trades_real_ticks(run, real_data, shared, tmp_path):
 
 
 def test_demo_is_seeded_says_it_is_synthetic_and_writes_results(run, tmp_path):
-    first = run("demo", "--ticks", "30000", "--out", tmp_path / "a", "--seed", "5")
-    again = run("demo", "--ticks", "30000", "--out", tmp_path / "b", "--seed", "5", "--json")
+    few = ("--ticks", "30000", "--live-ticks", "0", "--seed", "5")
+    first = run("demo", *few, "--out", tmp_path / "a")
+    again = run("demo", *few, "--out", tmp_path / "b", "--json")
     assert first.code == again.code == 0
     assert "synthetic" in first.out
     assert set(again.json) >= {"linear", "inverse"}

@@ -63,7 +63,7 @@ def test_every_example_works_in_a_fresh_workspace(name, command, run, tmp_path, 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_an_old_code_page_does_not_spoil_the_result(spawn, tmp_path, encoding):
     done = spawn(
-        "demo", "--ticks", "2000", "--out", tmp_path / "d",
+        "demo", "--ticks", "2000", "--live-ticks", "0", "--out", tmp_path / "d",
         env=os.environ | {"PYTHONIOENCODING": encoding}, encoding=encoding,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
