@@ -987,7 +987,7 @@ class Core:
         own_fee = -cost(fill.qty, fill.price, inverse=market.inverse) * rate
         told_fee = fill.fee if fill.fee_currency == self._settle else 0.0
         near = abs(told_fee - own_fee) <= _MONEY_STEP + _FEE_NOISE * abs(own_fee)
-        if fill.ts_ms > self._last_trade_ms:
+        if fill.ts_ms > self._last_trade_ms or not fill.maker:
             # Not a fill of the last trade, which is not to be tested against what this one leaves.
             self.bot.settle()
         _, pnl, fee = self.bot.fill(
