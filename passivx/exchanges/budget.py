@@ -151,7 +151,8 @@ class Budget:
                 continue
             ledger.forget(now_ms)
             most = limit if urgent else ledger.open_limit
-            wait_ms = ledger.room_ms(now_ms, cost, most)
+            fits = ledger.used + cost <= most
+            wait_ms = 0 if fits else ledger.room_ms(now_ms, cost, most)
             if share < 1.0:
                 ramped_ms = ledger.room_ms(now_ms, cost, int(most * share))
                 # The ramp may be there before the oldest charge ends: ask again soon.

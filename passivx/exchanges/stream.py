@@ -275,19 +275,21 @@ class Connection(WSListener):
         ValueError
             If a reply to that id is awaited already.
         """
-        if any(id in connection._pending for connection in self._stream._connections):
-            raise ValueError(f"id: must be new, {id!r} is awaited already")
+        for connection in self._stream._connections:
+            if id in connection._pending:
+                raise ValueError(f"id: must be new, {id!r} is awaited already")
         reply: asyncio.Future[Any] = self._loop.create_future()
         if not self.open:
             reply.set_exception(NoReplyError(f"{self._stream.name}: not connected", sent=False))
             return reply
+        self._pending[id] = reply
+        self.send(data)  # may end the connection, and fail the reply
+        # What can wait until the message has left does.
         timer = None
-        if timeout_s is not None:
+        if timeout_s is not None and not reply.done():
             message = f"{self._stream.name}: no reply in {timeout_s:g} s"
             timer = self._clock.call_later(timeout_s, functools.partial(_fail, reply, message))
-        self._pending[id] = reply
         reply.add_done_callback(functools.partial(self._answered, id, timer))
-        self.send(data)  # may end the connection, and fail the reply
         return reply
 
     def _answered(self, id: Hashable, timer: Timer | None, reply: asyncio.Future[Any]) -> None:
