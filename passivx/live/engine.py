@@ -126,7 +126,7 @@ class Engine:
         self._rows: list[tuple[int, str, str, Mapping[str, Any]]] = []
         self._reads: set[asyncio.Task[None]] = set()
         self._stop: OnExit | None = None
-        self._stopped = asyncio.Event()
+        self._ended = False
         self._failure: BaseException | None = None
         self._wake = asyncio.Event()
         self._lag_s = 0.0
@@ -286,6 +286,8 @@ class Engine:
                 self._note(ev.Note("countdown", {"text": "still runs: orders go in 2 minutes"}))
 
     async def _close(self) -> None:
+        # Answers and timers that are still to come are nobody's any more.
+        self._ended = True
         for timer in (self._moment, self._requote_timer):
             if timer is not None:
                 timer.cancel()
@@ -293,7 +295,6 @@ class Engine:
         for task in reads:
             task.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-        self._stopped.set()
         await self._exchange.close()
         self._write_rows()
 
@@ -358,6 +359,8 @@ class Engine:
 
     def _step(self, event: Event) -> None:
         core = self.core
+        if self._ended:
+            return
         if core is None:
             self._early.append(functools.partial(self._step, event))
             return
@@ -520,6 +523,8 @@ class Engine:
     ) -> None:
         """Take in a public trade."""
         core = self.core
+        if self._ended:
+            return
         if core is None:
             self._early.append(
                 functools.partial(self.on_trade, trade_id, price, qty, ts_ms, buyer_maker)
@@ -571,7 +576,7 @@ class Engine:
 
     def on_link(self, link: Link, state: StreamState, reason: str) -> None:
         """Take in a connection's state."""
-        if state is not StreamState.CONNECTING and not self._stopped.is_set():
+        if state is not StreamState.CONNECTING:
             closed = state is StreamState.CLOSED
             self._step(ev.LinkSeen(link, state is StreamState.LIVE, closed, reason))
 

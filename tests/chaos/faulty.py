@@ -312,10 +312,10 @@ class Faulty(Direct):
         self.events_due.clear()
         self.stale_until_s = -math.inf
         self._let_go()
-        for link in list(self.silent_until_s):
-            self.silent_until_s[link] = self.now_s
+        missed = self.lost | {link for link in self.silent_until_s if self.is_silent(link)}
+        self.silent_until_s.clear()
         if self.sink is not None:
-            for link in sorted(self.lost):
+            for link in sorted(missed):
                 self.sink.on_gap(link, "events may be missing")
                 self.sink.on_link(link, StreamState.LIVE, "back")
         self.lost.clear()
