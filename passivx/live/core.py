@@ -846,6 +846,9 @@ class Core:
         elif status is OrderStatus.REJECTED:
             self.counts["refused"] += 1
             self._count_refusal(reason, f"the venue refused {order.client_id}: {reason}", now)
+        elif instance_of(order.client_id) != self._instance:
+            # What watched over the run before may have found that one gone.
+            self.counts["adopted_cancel"] += 1
         else:
             self.counts["venue_cancel"] += 1
             ends = self._venue_ends
