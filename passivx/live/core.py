@@ -1406,9 +1406,15 @@ class Core:
         self.stopping = event.on_exit
         self._out.append(Note("stopping", {"on_exit": event.on_exit.value}))
         if event.on_exit is not OnExit.KEEP:
-            orders = [o for o in self._ours.values() if o.ended is None and not o.cancelling]
+            # A cancel of which nobody knows whether it arrived is sent anew: there is no later.
+            orders = [
+                o
+                for o in self._ours.values()
+                if o.ended is None and (not o.cancelling or o.cancel_unknown)
+            ]
             for order in orders:
                 order.cancelling = True
+                order.cancel_answered = order.cancel_unknown = False
                 order.cancel_s = now.s
             if orders:
                 self._flush([], [o.as_order() for o in orders])
