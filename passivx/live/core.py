@@ -894,6 +894,14 @@ class Core:
         self._epoch += 1
         order.asking = False
         order.ask_s = None
+        if event.order is not None:
+            # What was booked before this run began, or as nobody's, was of this order too.
+            own = {f.trade_id: f.qty for f in event.fills if f.order_id == event.order.order_id}
+            missing = near_to(max(0.0, sum(own.values()) - order.filled), self._qty_step)
+            if missing > 0.0:
+                self._credit(order, missing)
+                if order.final:
+                    return
         if event.order is None:
             self._not_found(order, now)
             return

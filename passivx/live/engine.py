@@ -497,7 +497,8 @@ class Engine:
 
     async def _look_up(self, intent: ev.LookUp) -> Event:
         order = await self._exchange.find(intent.client_id)
-        fills = await self._exchange.fills(intent.since_ms) if order is None else []
+        lacking = order is None or order.filled_qty > 0.0
+        fills = await self._exchange.fills(intent.since_ms) if lacking else []
         return ev.Found(intent.client_id, order, fills)
 
     async def _reconcile(self, intent: ev.Reconcile) -> Event:
