@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
+import orjson
+
 from passivx.clock import Clock, Timer
 from passivx.config import Config
 from passivx.errors import UnavailableError, VenueError
@@ -187,7 +189,7 @@ class Engine:
         opening = await self._read_opening(rules)
         now = self._now()
         self.core = core = Core(opening, now)
-        self._journal_run("began")
+        self._journal_run("began", **_what_runs(opening), **_brief(core))
         for tell in self._early:
             tell()
         self._early.clear()
@@ -264,7 +266,7 @@ class Engine:
         core = self._live_core()
         assert self._stop is not None
         fault_point("while_stopping")
-        started_s = self._clock.monotonic_s()
+        started_s, stopping_ms = self._clock.monotonic_s(), self._clock.time_ms()
         self._step(ev.Stop(self._stop))
         flatten = self._stop is OnExit.FLATTEN
         while (passed_s := self._clock.monotonic_s() - started_s) < _STOP_S:
@@ -277,7 +279,9 @@ class Engine:
             await self._clock.sleep(_STOP_PAUSE_S)
         if self._stop is not OnExit.KEEP or core.halted:
             self._note(ev.Note("left", {"orders": core.open_ids, "unresolved": core.unresolved}))
-        self._journal_run("stopped", unresolved=core.unresolved, open=core.open_ids)
+        self._journal_run(
+            "stopped", stopping_ms=stopping_ms, unresolved=core.unresolved, open=core.open_ids
+        )
         if self.dead_man:
             try:
                 async with asyncio.timeout(_CLOSE_S):
@@ -602,6 +606,19 @@ def _brief(core: Core) -> dict[str, Any]:
         "entry_price": entry_price,
         "liq_price": liq_price,
         "orders": len(core.open_ids),
+    }
+
+
+def _what_runs(opening: Opening) -> dict[str, Any]:
+    """Return what a run can be replayed from: its config, the market, what its EMA began with."""
+    trades = opening.trades
+    return {
+        "config": opening.config.model_dump(mode="json"),
+        "market": orjson.loads(opening.rules.market.to_json()),
+        "seed_price": [trade.price for trade in trades],
+        "seed_maker": [int(trade.buyer_maker) for trade in trades],
+        "seed_id": trades[-1].trade_id,
+        "seed_ts_ms": trades[-1].ts_ms,
     }
 
 
