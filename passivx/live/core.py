@@ -899,6 +899,7 @@ class Core:
             own = {f.trade_id: f.qty for f in event.fills if f.order_id == event.order.order_id}
             missing = near_to(max(0.0, sum(own.values()) - order.filled), self._qty_step)
             if missing > 0.0:
+                self._orphans.pop(event.order.order_id, None)
                 self._credit(order, missing)
                 if order.final:
                     return
