@@ -147,16 +147,16 @@ def _take(book: Book, line: Line, step: Any) -> None:
         if book.live.pop(line["order_id"], None) is None:
             book.early[line["order_id"]] = math.inf
     elif event in ("fill", "liquidation"):
-        order = book.live.get(line["order_id"])
+        found = book.live.get(line["order_id"])
         grown = abs(line["position"]) > abs(book.size)
         flipped = line["position"] * book.size < 0.0
         book.size, book.wallet = line["position"], line["wallet"]
         letter = OWN.fullmatch(line["client_id"] or "")
         if grown or flipped or (letter and letter[1] in "sp"):
             book.base = abs(book.size)
-        if order is not None:
-            order.left = near_to(max(0.0, order.left - line["qty"]), step)
-            if not order.left > 0.0:
+        if found is not None:
+            found.left = near_to(max(0.0, found.left - line["qty"]), step)
+            if not found.left > 0.0:
                 del book.live[line["order_id"]]
         else:
             early = book.early.get(line["order_id"], 0.0)

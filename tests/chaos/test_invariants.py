@@ -100,7 +100,7 @@ def record() -> tuple[list[Line], list[Entry]]:
         | {"reason": "user"},
         request(6000, "DELETE", "/fapi/v1/order"),
     ]
-    entries = []
+    entries: list[Entry] = []
     for line in lines:
         side = 1 if line.get("side") == "buy" else -1
         at = line["ts_ms"]
@@ -121,7 +121,7 @@ def meant(entries: list[Entry], number: int) -> dict[str, Any]:
     return next(e.body for e in entries if e.key.endswith(f"abc-{number}"))
 
 
-def test_what_is_right_is_right():
+def test_what_is_right_is_right() -> None:
     lines, entries = record()
     assert check_all(lines, entries, SUBJECT) == []
 
@@ -249,7 +249,7 @@ def test_what_is_wrong_is_seen(
     assert invariant in {each.invariant for each in check_all(lines, entries, SUBJECT)}
 
 
-def test_an_order_whose_end_is_told_before_it_is_not_live():
+def test_an_order_whose_end_is_told_before_it_is_not_live() -> None:
     """Bybit's post-only orders, and what fills at once, end before their own line."""
     lines, entries = record()
     entries.append(Entry(50, 4999, "intent", "pvx-e-abc-6", meant(entries, 5)))

@@ -250,6 +250,11 @@ class Run:
 
     # --- acts ---
 
+    def perform(self) -> None:
+        """Do what the plan is about."""
+        for act in self.plan.acts:
+            self.act(act)
+
     def act(self, act: Act) -> None:
         getattr(self, f"do_{act['do']}")(**{k: v for k, v in act.items() if k != "do"})
 
@@ -474,8 +479,7 @@ class Run:
             self.start_sim()
             self.start()
             self.waited(lambda: False, self.plan.warm_up_s)
-            for act in self.plan.acts:
-                self.act(act)
+            self.perform()
             self.ask("DELETE", "/fault")
             self.converge()
             self.stop()
@@ -614,8 +618,8 @@ def _held_wrong(
     left = []
     for order in orders:
         side = 1 if order["side"] == "buy" else -1
-        row = side, _ideal(order, intents), order["qty"] - order["filled"], order["reduce_only"]
-        left.append((*row, order))
+        qty = order["qty"] - order["filled"]
+        left.append((side, _ideal(order, intents), qty, order["reduce_only"], order))
     stops = [row for row in left if OWN.fullmatch(row[4]["client_id"])[1] in "sp"]  # type: ignore[index]
     if len(stops) > 1:
         return f"two stops: {stops}"

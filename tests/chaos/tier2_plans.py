@@ -288,10 +288,20 @@ def plans(seed: int) -> Plan:
         market_seed=r.randrange(1, 1000),
         config=config,
         on_exit=r.choice(["cancel", "cancel", "keep", "flatten"]),
-        acts=[act for block in blocks for act in block],
-        # What is lost while the private stream is silent is found by the next reconciliation.
-        liveness_s=45.0,
+        acts=(acts := [act for block in blocks for act in block]),
+        liveness_s=_liveness_s(acts),
     )
+
+
+def _liveness_s(acts: list[Act]) -> float:
+    """Return how long the bot may take to be right again, once all is well."""
+    rules = [rule for act in acts for rule in act.get("rules", [])]
+    lossy = ("ws.stall", "ws.freeze", "ws.drop")
+    if any(rule["do"] in lossy and rule["channel"] == "private" for rule in rules):
+        # What a silent stream has lost is found by the next reconciliation.
+        return 45.0
+    # A fence of 7 s for what is not known, and what the venue asks to wait.
+    return 30.0
 
 
 # --- the plans of every change --------------------------------------------------------------------
@@ -307,6 +317,7 @@ CHANGES: list[Plan] = [
         acts=[
             *killed_at("after_journal", 2),
             faults({"do": "rest.drop_before", "when": on("order")}),
+            faults({"do": "rest.drop_after", "when": on("cancel")}),
             faults({"do": "acct.funding", "rate": 0.001}, s=1.0),
             faults({"do": "ws.dup", "channel": "private", "count": 20}, s=1.0),
             faults({"do": "ext.close", "fraction": 1.0}, s=1.0),
@@ -319,7 +330,6 @@ CHANGES: list[Plan] = [
         market_seed=5,
         acts=[
             faults({"do": "ws.stall", "channel": "private", "s": 60}, s=1.0),
-            faults({"do": "rest.drop_after", "when": on("cancel")}, s=5.0),
             # The read that it meets is the one for the trades that are missing.
             faults({"do": "ws.stall", "channel": "market", "s": 60}, too_often(_B, 3), s=15.0),
             faults({"do": "ord.venue_cancel"}, s=1.0),
