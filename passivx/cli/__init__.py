@@ -29,6 +29,7 @@ COMMANDS = {
     "backtest": ("passivx.cli.backtest", "Replay trades against a config."),
     "optimize": ("passivx.cli.optimize", "Search for the settings that would have done best."),
     "run": ("passivx.cli.run", "Trade: live, or with --dry-run on a simulated account."),
+    "parity": ("passivx.cli.parity", "Replay a live record through the backtest, and compare."),
     "sim": ("passivx.cli.sim", "Run a simulated exchange; no keys, no network."),
     "doctor": ("passivx.cli.doctor", "Check this installation and machine."),
 }

@@ -35,7 +35,7 @@ from passivx.live.tape import Tape
 from passivx.live.watchdog import Watchdog
 from passivx.models import Market
 
-__all__ = ["Plan", "Session", "settle_of", "state_folder"]
+__all__ = ["Plan", "Session", "log_path", "settle_of", "state_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -77,14 +77,14 @@ class Plan:
         return account_tag(self.key.key)
 
 
-def state_folder(plan: Plan) -> Path:
-    """Return where journal, status and tape of an account and symbol lie."""
-    return plan.root / "live_state" / plan.exchange / f"{plan.symbol}-{plan.account}"
+def state_folder(root: Path, exchange: str, symbol: str, account: str) -> Path:
+    """Return where journal, status and tape of an account and symbol lie, in a workspace."""
+    return root / "live_state" / exchange / f"{symbol}-{account}"
 
 
-def log_path(plan: Plan) -> Path:
+def log_path(root: Path, exchange: str, config: Config) -> Path:
     """Return the event log of a config."""
-    return plan.root / "logs" / plan.exchange / f"{plan.config.config_name}.log"
+    return root / "logs" / exchange / f"{config.config_name}.log"
 
 
 def settle_of(symbol: str, *, inverse: bool) -> str:
@@ -107,7 +107,7 @@ class Session:
     def __init__(self, plan: Plan, *, clock: Clock | None = None) -> None:
         self.plan = plan
         self.clock = clock or WallClock()
-        self.folder = state_folder(plan)
+        self.folder = state_folder(plan.root, plan.exchange, plan.symbol, plan.account)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.breaker = Breaker(self.folder / "breaker.json", self.clock)
         self.stopped = asyncio.Event()
@@ -118,7 +118,7 @@ class Session:
 
     def __enter__(self) -> Session:
         self._lock.take()
-        path = log_path(self.plan)
+        path = log_path(self.plan.root, self.plan.exchange, self.plan.config)
         path.parent.mkdir(parents=True, exist_ok=True)
         self._records = Records(self.plan, self.folder, path, self.clock)
         return self
@@ -257,7 +257,7 @@ class Session:
                         instance=engine.instance,
                         adopted=core.adopted_ids if core is not None else (),
                         timeout_s=_WATCHDOG_S,
-                        log_path=log_path(plan),
+                        log_path=log_path(plan.root, plan.exchange, plan.config),
                     )
                 except PassivxError as e:
                     log.warning("%s", e)

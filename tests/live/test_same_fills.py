@@ -21,6 +21,7 @@ from passivx import backtest
 from passivx.config import Config, load_config
 from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
 from passivx.data.ticks import Ticks, load_ticks
+from passivx.live.events import Note
 from passivx.live.journal import Entry, read_entries
 from passivx.models import Market
 from tests.configs import documents, put
@@ -127,6 +128,8 @@ REAL = [
 # Refusals that the backtest knows; to cancel what has just filled is the same in both.
 _ALIKE = ("would_take", "would_not_reduce", "unknown_order", "finished_order")
 
+LIQUIDATED = "the venue has liquidated the position"
+
 Row = tuple[int, float, float, str]
 
 quiet_logs()
@@ -158,7 +161,8 @@ def compare(
         world = World(exchange, config, market, ticks, path, wallet=wallet, latency_ms=latency_ms)
         # Every few minutes rather than hours, at times that are no multiple of a requote.
         world.venue.set_listing(replace(world.venue.listing, funding_interval_ms=777_777))
-        run_to_end(world)
+        heard = Heard()
+        run_to_end(world, watcher=heard)
         told = list(read_entries(path))
     result = backtest(
         ticks,
@@ -173,11 +177,10 @@ def compare(
     assert core is not None
     # What was on its way at the end arrived while the bot stopped; for a backtest it is lost.
     until_ms = int(ticks.ts_ms[-1]) + 1
-    if refusals := [entry.ts_ms for entry in told if _is_venues_own(entry)]:
-        assert may_differ, f"the venue has refused something at {refusals[0]}"
-        until_ms = min(until_ms, *refusals)
-    else:
-        assert may_differ or not core.counts["held_back"]
+    refusals = [entry.ts_ms for entry in told if _is_venues_own(entry)]
+    if unlike := refusals + heard.reducing_ms:
+        assert may_differ, f"unlike a backtest: refusals or caution, at {sorted(unlike)}"
+        until_ms = min(until_ms, *unlike)
     expected = result.fills[
         (result.fills["ts_ms"] < until_ms) & (result.fills["kind"] != "funding")
     ]
@@ -210,6 +213,23 @@ def compare(
     if not any(row[3] == "liquidation" for row in rows):
         assert not core.halted
     return rows
+
+
+class Heard:
+    """Hears when the bot became cautious, which a backtest never does."""
+
+    def __init__(self) -> None:
+        self.reducing_ms: list[int] = []
+
+    def note(self, note: Note, ts_ms: int) -> None:
+        if note.event in ("reducing", "halted") and note.fields.get("why") != LIQUIDATED:
+            self.reducing_ms.append(ts_ms)
+
+    def entry(self, kind: str, key: str, body: Mapping[str, Any]) -> None: ...
+    def trade(
+        self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool
+    ) -> None: ...
+    def status(self, status: Mapping[str, Any]) -> None: ...
 
 
 def _is_venues_own(entry: Entry) -> bool:
