@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 from pathlib import Path
@@ -204,6 +205,9 @@ async def _run(plan: Plan, *, yes: bool, allow_withdraw: bool, reset: bool) -> N
             await asyncio.gather(checking, return_exceptions=True)
             return
         await checking
+        # What is loaded by now stays: the collector would stop the loop for 10 to 30 ms to see that.
+        gc.collect()
+        gc.freeze()
         await session.run(note)
 
 
