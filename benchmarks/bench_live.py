@@ -17,6 +17,7 @@ there are (7).
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import multiprocessing
 import os
@@ -115,6 +116,9 @@ async def measure(venue: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
         watcher=records,
     )
     loop = asyncio.get_running_loop()
+    # As `passivx run` does.
+    gc.collect()
+    gc.freeze()
     running = loop.create_task(engine.run())
     try:
         opened = loop.create_task(engine.opened.wait())
@@ -134,6 +138,7 @@ async def measure(venue: subprocess.Popen[str], folder: Path) -> dict[str, Any]:
     finally:
         engine.stop(OnExit.KEEP)
         await asyncio.gather(running, return_exceptions=True)
+        gc.unfreeze()
         journal.close()
         records.close()
     figures: dict[str, Any] = json.loads(answer)
