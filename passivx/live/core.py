@@ -166,7 +166,9 @@ class Core:
         self._filled_before = opening.filled
         self._seen: dict[str, None] = dict.fromkeys(opening.seen)
         self._links: dict[Link, bool] = {}
-        self._market_s = now.s
+        # What was read of the market is as old as its last trade.
+        age_s = max(0.0, (opening.account.ts_ms - opening.trades[-1].ts_ms) / 1e3)
+        self._market_s = now.s - age_s
         self._base_lag_ms: float | None = None
         self._last_trade: PublicTrade | None = None
         self._last_trade_id = -1
@@ -617,6 +619,9 @@ class Core:
         self._arrived(order)
         self._forget(order)
         self.bot.refused(order.id, would_take or (blocked and order.kind not in _STOPS))
+        if order.id == 0 and outcome.reaction is Reaction.BACK_OFF:
+            # The one that closes the position at the end, held by a rate limit.
+            self._flattened = False
         if not would_take:
             self._out.append(
                 Note(
@@ -1212,7 +1217,8 @@ class Core:
             lambda: self._adopt_wallet(account.wallet),
         )
         if agreed and size != 0.0:
-            self._settled(
+            # Fills that came out of their order leave another average.
+            agreed = self._settled(
                 "entry_price",
                 abs(held.entry_price - entry_price) <= _PRICE_NOISE * entry_price,
                 held.entry_price,
@@ -1374,6 +1380,8 @@ class Core:
         if -math.inf < self._silent_until_s <= now.s:
             self._silent_until_s = -math.inf
             self.bot.ask_for_plan()
+            if self.stopping is not None:
+                self._cancel_all(now)
         self._compare_books(now)
         if now.s >= self._next_reconcile_s:
             self._reconcile(now)
@@ -1414,25 +1422,29 @@ class Core:
     def _stop(self, event: ev.Stop, now: Now) -> None:
         self.stopping = event.on_exit
         self._out.append(Note("stopping", {"on_exit": event.on_exit.value}))
-        if event.on_exit is not OnExit.KEEP:
-            # A cancel of which nobody knows whether it arrived is sent anew: there is no later.
-            orders = [
-                o
-                for o in self._ours.values()
-                if o.ended is None and (not o.cancelling or o.cancel_unknown)
-            ]
-            for order in orders:
-                order.cancelling = True
-                order.cancel_answered = order.cancel_unknown = False
-                order.cancel_s = now.s
-            if orders:
-                self._flush([], [o.as_order() for o in orders])
+        self._cancel_all(now)
+
+    def _cancel_all(self, now: Now) -> None:
+        if self.stopping is OnExit.KEEP:
+            return
+        # A cancel of which nobody knows whether it arrived is sent anew: there is no later.
+        orders = [
+            o
+            for o in self._ours.values()
+            if o.ended is None and (not o.cancelling or o.cancel_unknown)
+        ]
+        for order in orders:
+            order.cancelling = True
+            order.cancel_answered = order.cancel_unknown = False
+            order.cancel_s = now.s
+        if orders:
+            self._flush([], [o.as_order() for o in orders])
 
     def flatten(self, now: Now) -> list[Intent]:
         """Close the position at market: once, after the cancels of a stop that asks for it."""
         self._out = []
         size = self.bot.account[2]
-        if self.stopping is OnExit.FLATTEN and size != 0.0 and not self._flattened:
+        if self._must_flatten and now.s >= self._silent_until_s:
             self._flattened = True
             self._n_ids += 1
             order = Ours(
@@ -1451,6 +1463,17 @@ class Core:
             )
             self._flush([self._know(order)], [])
         return self._out
+
+    @property
+    def _must_flatten(self) -> bool:
+        flatten = self.stopping is OnExit.FLATTEN and not self._flattened
+        return flatten and self.bot.account[2] != 0.0
+
+    @property
+    def wound_up(self) -> bool:
+        """Whether a stop has nothing left to send or to wait for."""
+        left = self.open_ids if self.stopping is not OnExit.KEEP else []
+        return not self.unresolved and not left and not self._must_flatten
 
     @property
     def unresolved(self) -> list[str]:

@@ -268,12 +268,10 @@ class Engine:
         fault_point("while_stopping")
         started_s, stopping_ms = self._clock.monotonic_s(), self._clock.time_ms()
         self._step(ev.Stop(self._stop))
-        flatten = self._stop is OnExit.FLATTEN
         while (passed_s := self._clock.monotonic_s() - started_s) < _STOP_S:
-            if flatten and (not core.open_ids or passed_s >= _FLATTEN_AFTER_S):
+            if not core.open_ids or passed_s >= _FLATTEN_AFTER_S:
                 self._do(core.flatten(self._now()))
-                flatten = False
-            if not flatten and not core.unresolved:
+            if core.wound_up:
                 break
             self._step(ev.Tick())
             await self._clock.sleep(_STOP_PAUSE_S)
