@@ -133,6 +133,12 @@ def _show(parity: Parity) -> None:
     )
     screen.print(f"latency {parity.latency_ms:g} ms ({measured})")
     for window in parity.windows:
+        hours = (window.end_ms - window.start_ms) / _MS_PER_H
+        screen.print(
+            f"[bold]{_time(window.start_ms)}[/] ({window.begins}) to "
+            f"[bold]{_time(window.end_ms)}[/] ({window.ends}): {hours:.2f} hours, "
+            f"{window.n_trades:,} trades"
+        )
         screen.print(_figures(window))
         if window.differences:
             screen.print(_differences(window))
@@ -147,12 +153,7 @@ def _show(parity: Parity) -> None:
 
 
 def _figures(window: Window) -> Table:
-    hours = (window.end_ms - window.start_ms) / _MS_PER_H
-    table = Table(
-        title=f"{_time(window.start_ms)} ({window.begins}) to {_time(window.end_ms)} "
-        f"({window.ends}): {hours:.1f} hours, {window.n_trades:,} trades",
-        title_justify="left",
-    )
+    table = Table()
     table.add_column("")
     table.add_column("live", justify="right")
     table.add_column("backtest", justify="right")

@@ -706,6 +706,8 @@ class _Judge:
             return "at market: the book when it arrived"
         if parted := self._parted(min(live.ts_ms, wanted.ts_ms)):
             return parted
+        if intent is not None and 0 <= live.ts_ms - intent.ts_ms <= _SAME_MS:
+            return f"latency: sent {live.ts_ms - intent.ts_ms} ms before it filled, a moving market"
         if self._stretch.run.config.book == "ticker":
             return f"best prices: the bot has the venue's, the backtest the trades'{self._ema()}"
         return f"the book or the EMA of the moment{self._ema()}"
