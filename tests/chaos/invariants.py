@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,9 +34,9 @@ _FILTER_CODES = {
     "bybit": {110003, 110009, 110094, 10001},
 }
 _TOO_OFTEN = {429, 418, 403, -1003, -1015, 10006, 10018, 10429, 10403}
-_MOMENTARY = frozenset(
-    ("timestamp", "signature", "recvWindow", "newClientOrderId", "orderLinkId", "id", "reqId")
-)
+# An answer that says: it is as you want it.
+_WELL = (None, 0, 200, 110043, 34040, 110025, 110026, -4046, -4059)
+_MOMENTARY = frozenset(("timestamp", "signature", "recvWindow", "id", "reqId"))
 _STALE_MS = 10_000
 _SLACK_MS = 1_500
 _MONEY = 1e-8
@@ -393,17 +393,21 @@ def valid(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
                 yield Violation("I11", f"{line['client_id']}: refused with {line['code']}", i)
 
 
-def restrained(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
+def restrained(
+    lines: Sequence[Line], entries: Sequence[Entry], subject: Subject
+) -> Iterator[Violation]:
     """I12: no limit of the venue is met by the bot's own doing; what it refuses is not repeated.
 
     A process that has been killed takes what it was told with it.
     """
+    ideal = {e.key: e.body["ideal_price"] for e in entries if e.type == "intent"}
     told = 0
     recent: dict[str, list[int]] = defaultdict(list)
     quiet: list[tuple[int, int]] = []
     for i, line in enumerate(lines):
         if i in subject.starts:
             quiet.clear()
+            recent.clear()
         if line["event"] == "fault" and line["do"].startswith("rest.reply"):
             args = line["args"]
             said = args.get("status") in _TOO_OFTEN or any(
@@ -432,8 +436,8 @@ def restrained(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
                     f"asked for {ends_ms - begun_ms} ms of silence",
                     i,
                 )
-        if line["status"] >= 400 or line["code"] not in (None, 0, 200):
-            key = _question(line)
+        if (line["status"] >= 400 or line["code"]) and line["code"] not in _WELL:
+            key = _question(line, ideal)
             times = recent[key]
             times.append(ts_ms)
             while times[0] < ts_ms - 60_000:
@@ -442,11 +446,16 @@ def restrained(lines: Sequence[Line], subject: Subject) -> Iterator[Violation]:
                 yield Violation("I12", f"{len(times)} times within a minute: {key[:200]}", i)
 
 
-def _question(line: Line) -> str:
+def _question(line: Line, ideal: Mapping[str, float]) -> str:
+    """Return what was asked and answered: the same text for the same."""
     params = line["params"] if isinstance(line["params"], dict) else {}
-    if isinstance(params.get("params"), dict):
-        params = params["params"]
-    said = {k: v for k, v in params.items() if k not in _MOMENTARY}
+    rows = params.get("args", params)
+    row = rows[0] if isinstance(rows, list) and rows else rows
+    said = {k: v for k, v in row.items() if k not in _MOMENTARY} if isinstance(row, dict) else {}
+    if "qty" in said or "quantity" in said:
+        # A new order's id never comes again; its slot does.
+        id = said.pop("newClientOrderId", said.pop("orderLinkId", ""))
+        said["slot"] = ideal.get(id)
     return f"{line['method']} {line['path']} {said} -> {line['status']} {line['code']}"
 
 
@@ -481,6 +490,6 @@ def check_all(
         *silent(lines, subject),
         *fresh(lines, subject),
         *valid(lines, subject),
-        *restrained(lines, subject),
+        *restrained(lines, entries, subject),
         *owned(lines),
     ]
