@@ -65,6 +65,7 @@ _LATE_MS: Final = 3_000
 _PAUSE_S: Final = 10.0
 _RECONCILE_S: Final = 30.0
 _RULES_S: Final = 24 * 3600.0
+_HALTED_RULES_S: Final = 10.0
 # While no stream of trades is live, REST is asked for them so often, s.
 _POLL_TRADES_S: Final = 3.0
 # An answer without the order's state is followed by its event; else it is looked up, s.
@@ -78,12 +79,15 @@ _CONTRADICTION_S: Final = 6.0
 # Refusals of one kind within a minute before entries wait.
 _MOST_REFUSALS: Final = 3
 _MINUTE_S: Final = 60.0
+_ASK_AGAIN_S: Final = 20.0
 _MOST_SEEN: Final = 50_000
 _MOST_CLOSED: Final = 2_000
 # Shares by which figures that were rounded on their way may differ.
 _MONEY_NOISE: Final = 1e-9
 _MONEY_STEP: Final = 3e-8
 _PRICE_NOISE: Final = 1e-6
+# A wallet that has lost this share of it at once has not lost it by trading.
+_GREAT_LOSS: Final = 0.05
 _EQUITY_S: Final = 60.0
 _FEE_NOISE: Final = 1e-5
 
@@ -314,7 +318,7 @@ class Core:
     @property
     def mode(self) -> Mode:
         """Return what the bot may do now."""
-        if self.halted:
+        if self.halted or self._last.s < self._silent_until_s:
             return Mode.HALTED
         return Mode.REDUCING if self.mode_reasons else Mode.ACTIVE
 
@@ -706,7 +710,10 @@ class Core:
         elif reaction is Reaction.REFRESH_RULES:
             self._read_rules(now)
         elif reaction is Reaction.REDUCE_ONLY:
-            self._gate("venue", why, now.s + _MINUTE_S, alert=True)
+            # Three times a minute it may be asked again; sooner when the rules say so.
+            self._gate("venue", why, now.s + _ASK_AGAIN_S, alert=True)
+            if order.reduce_only:
+                self._silent_until_s = max(self._silent_until_s, now.s + _ASK_AGAIN_S)
             self._read_rules(now)
         elif reaction is Reaction.RESYNC_CLOCK:
             self.counts["clock_refused"] += 1
@@ -1102,6 +1109,9 @@ class Core:
     def _wallet_seen(self, event: ev.WalletSeen, now: Now) -> None:
         if self._told_wallet is None or event.ts_ms >= self._told_wallet[1]:
             self._told_wallet = event.wallet, event.ts_ms, now.s
+            if event.wallet < self.bot.account[0] * (1.0 - _GREAT_LOSS):
+                # Taken out, perhaps: what is open may be too much already.
+                self._doubt("the wallet has become much smaller", now)
 
     def _position_seen(self, event: ev.PositionSeen, now: Now) -> None:
         self._told_position = event.position.size, now.s
@@ -1284,11 +1294,13 @@ class Core:
     def _rules_read(self, event: ev.RulesRead, now: Now) -> None:
         self._reading_rules = False
         rules = event.rules
-        if rules.trading:
-            self._clear("not_trading")
-        else:
+        if not rules.trading:
             self._gate("not_trading", "the venue does not trade the symbol now", alert=True)
-            self._next_rules_s = now.s + 10.0
+            self._next_rules_s = now.s + _HALTED_RULES_S
+        elif "not_trading" in self.mode_reasons:
+            self._clear("not_trading")
+            self._clear("venue")
+            self._silent_until_s = min(self._silent_until_s, now.s)
         if rules.market != self.rules.market:
             self.counts["rules_changed"] += 1
             self._out.append(Note("rules", {"text": "the venue's rules have changed"}))
