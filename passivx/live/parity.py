@@ -38,6 +38,8 @@ _LATE_MS: Final = 60_000
 _SILENCE_MS: Final = 10 * 60_000
 # What a sum may lose on the way through the venue's texts, as a share of the wallet.
 _MONEY_NOISE: Final = 1e-9
+# As long as a tape is kept.
+_KEPT_MS: Final = 7 * 86_400_000
 _STOPS: Final = ("stop_loss_liq_diff", "stop_loss_pos_price_diff")
 
 
@@ -54,6 +56,7 @@ class Fill:
     price: float
     qty: float
     pos_size: float
+    pos_price: float
     client_id: str = ""
     parts: int = 1
 
@@ -200,7 +203,7 @@ def compare_record(
     if not path.exists():
         raise DataError("there is no journal; has a bot traded this account?", path)
     entries = list(read_entries(path))
-    end_ms = max((each.ts_ms for each in entries), default=0)
+    end_ms = _end_of(entries, folder / "tape")
     since_ms = end_ms - last_ms
     runs = [run for run in _runs_of(entries, end_ms) if run.end_ms >= since_ms]
     # From the seeds on: the EMA of a window wants every trade since.
@@ -282,6 +285,13 @@ class _Record:
         else:
             holes = np.flatnonzero(np.diff(times) > _SILENCE_MS)
         return (int(times[holes[0]]), int(times[holes[0] + 1])) if len(holes) else None
+
+
+def _end_of(entries: Sequence[Entry], tape: Path) -> int:
+    """Return when the record ends: the tape goes on where nothing happens to the account."""
+    last_ms = max((each.ts_ms for each in entries), default=0)
+    trades = read_tape(tape, last_ms, last_ms + _KEPT_MS)
+    return max(last_ms, int(trades["ts_ms"].max())) if len(trades) else last_ms
 
 
 def _runs_of(entries: Sequence[Entry], last_ms: int) -> Iterator[_Run]:
@@ -533,6 +543,7 @@ def _live_fills(stretch: _Stretch, record: _Record, end_ms: int) -> list[Fill]:
                 price=body["price"],
                 qty=qty,
                 pos_size=size,
+                pos_price=body.get("pos_price", 0.0),
                 client_id=body["client_id"],
                 parts=parts,
             )
@@ -549,6 +560,7 @@ def _backtest_fills(result: BacktestResult) -> list[Fill]:
             price=float(row["price"]),
             qty=abs(float(row["qty"])),
             pos_size=float(row["pos_size"]),
+            pos_price=float(row["pos_price"]),
         )
         for row in result.fills
         if row["kind"] != "funding"
@@ -626,13 +638,16 @@ class _Judge:
 
     def _parted(self, ts_ms: int) -> str:
         """Say so when the positions were different before that time already."""
-        sizes = []
+        held = []
         for fills in (self._live, self._expected):
-            before = [each.pos_size for each in fills if each.ts_ms < ts_ms]
-            sizes.append(before[-1] if before else 0.0)
-        if sizes[0] == sizes[1]:
-            return ""
-        return f"follows: the bot held {sizes[0]:.10g}, the backtest {sizes[1]:.10g}"
+            before = [each for each in fills if each.ts_ms < ts_ms]
+            held.append((before[-1].pos_size, before[-1].pos_price) if before else (0.0, 0.0))
+        (size, price), (other_size, other_price) = held
+        if size != other_size:
+            return f"follows: the bot held {size:.10g}, the backtest {other_size:.10g}"
+        if abs(price - other_price) > _MONEY_NOISE * price:
+            return f"follows: the bot's average was {price:.10g}, the backtest's {other_price:.10g}"
+        return ""
 
     def _missing(self, wanted: Fill) -> str:
         record = self._record
@@ -678,6 +693,8 @@ class _Judge:
         intent = self._record.intents.get(live.client_id)
         if intent is not None and intent.ts_ms <= self._stretch.start_ms:
             return "an order of before the window"
+        if held := self._held_until(live):
+            return held
         if any(
             other.key != live.client_id and other.body["kind"] == live.kind in _STOPS
             for other in self._record.intents.values()
@@ -689,6 +706,16 @@ class _Judge:
         if intent is not None and live.ts_ms - intent.ts_ms < self._latency_ms:
             return f"latency: filled {live.ts_ms - intent.ts_ms} ms after it was meant"
         return f"the backtest had no such order{self._ema()}"
+
+    def _held_until(self, live: Fill) -> str:
+        """Say so when the order of a fill left as soon as it was let."""
+        intent = self._record.intents.get(live.client_id)
+        if intent is None:
+            return ""
+        for since_ms, until_ms, why in self._silences:
+            if since_ms <= intent.ts_ms and 0.0 <= intent.ts_ms - until_ms <= _SAME_MS:
+                return f"held back until it was sent: {why}"
+        return ""
 
     def _only_touched(self, live: Fill) -> bool:
         trades = self._record.trades(live.ts_ms - _SAME_MS, live.ts_ms + _SAME_MS)
@@ -706,6 +733,8 @@ class _Judge:
             return "at market: the book when it arrived"
         if parted := self._parted(min(live.ts_ms, wanted.ts_ms)):
             return parted
+        if held := self._held_until(live):
+            return held
         if intent is not None and 0 <= live.ts_ms - intent.ts_ms <= _SAME_MS:
             return f"latency: sent {live.ts_ms - intent.ts_ms} ms before it filled, a moving market"
         if self._stretch.run.config.book == "ticker":
@@ -723,6 +752,8 @@ class _Judge:
     def _time(self, live: Fill, wanted: Fill) -> str:
         if parted := self._parted(min(live.ts_ms, wanted.ts_ms)):
             return parted
+        if held := self._held_until(live):
+            return held
         gap_s = (live.ts_ms - wanted.ts_ms) / 1e3
         if gap_s < 0.0 and self._only_touched(live):
             return f"queue: filled {-gap_s:.1f} s before a trade went beyond its price"

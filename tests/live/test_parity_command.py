@@ -221,6 +221,41 @@ def test_what_was_held_back_says_why(copy: tuple[Path, Config], tmp_path: Path) 
     assert window.differences[0].cause == "held back: no market data for 10 s"
 
 
+def test_what_left_late_for_a_reason_says_so(copy: tuple[Path, Config], tmp_path: Path) -> None:
+    folder, config = copy
+    seq, body = nth_fill(folder, 0)
+    with closing(sqlite3.connect(folder / "journal.db")) as db:
+        sql = "SELECT ts_ms FROM entries WHERE type = 'intent' AND key = ?"
+        (sent_ms,) = db.execute(sql, (body["client_id"],)).fetchone()
+    price = body["price"] - 1.0
+    tamper(
+        folder, "UPDATE entries SET body = json_set(body, '$.price', ?) WHERE seq = ?", price, seq
+    )
+    sql = "UPDATE entries SET body = json_set(body, '$.price', ?) WHERE type = 'intent' AND key = ?"
+    tamper(folder, sql, price, body["client_id"])
+    log = tmp_path / "bot.log"
+    why = {"reason": "watchdog", "why": "no watchdog stands by"}
+    events = [
+        {"ts_ms": sent_ms - 700, "event": "reducing"} | why,
+        {"ts_ms": sent_ms, "event": "cleared"} | why,
+    ]
+    log.write_text("\n".join(map(json.dumps, events)))
+    difference = only(parity_of(folder, config, log=log))
+    assert difference.what == "price"
+    assert difference.cause == "held back until it was sent: no watchdog stands by"
+
+
+def test_what_follows_from_another_average_says_so(copy: tuple[Path, Config]) -> None:
+    folder, config = copy
+    first, body = nth_fill(folder, 0)
+    second, later = nth_fill(folder, 1)
+    sql = "UPDATE entries SET body = json_set(body, '$.pos_price', ?) WHERE seq = ?"
+    tamper(folder, sql, body["pos_price"] + 5.0, first)
+    sql = "UPDATE entries SET body = json_set(body, '$.price', ?) WHERE key = ? OR seq = ?"
+    tamper(folder, sql, later["price"] + 5.0, later["client_id"], second)
+    assert only(parity_of(folder, config)).cause.startswith("follows: the bot's average was ")
+
+
 def test_a_hole_in_the_tape_ends_a_window(copy: tuple[Path, Config]) -> None:
     folder, config = copy
     (path,) = folder.glob("tape/*")
