@@ -338,6 +338,18 @@ class Run:
     def do_stop(self, on_exit: str) -> None:
         self.stop()
 
+    def do_resting(self, s: float) -> None:
+        """Wait for the bot to have orders at the venue, a second long."""
+        since_s = time.monotonic()
+
+        def rests() -> bool:
+            nonlocal since_s
+            if not self.own_orders():
+                since_s = time.monotonic()
+            return time.monotonic() - since_s > 1.0
+
+        self.wait_for(rests, s, "no orders rest")
+
     def do_abandoned(self, s: float) -> None:
         """Nobody is there: every order of the bot must go."""
         begun_s = time.monotonic()

@@ -50,8 +50,9 @@ class Plan:
 
     Acts: ``start`` (kill: a fault point), ``faults`` (rules, until they have fired or ``s`` has
     passed), ``wait``, ``died`` (at the fault point), ``kill``, ``pause`` (SIGSTOP), ``second``
-    (another instance), ``lose_journal``, ``stop`` (in between), ``abandoned`` (nobody starts it
-    again: its orders must go). ``provoke``: the price is pushed about meanwhile.
+    (another instance), ``lose_journal``, ``stop`` (in between), ``resting``
+    (until it has orders), ``abandoned`` (nobody starts it again: its orders must go).
+    ``provoke``: the price is pushed about meanwhile.
     """
 
     name: str
@@ -392,15 +393,21 @@ ABANDONED = [
         seed=6,
         exchange=_Y,
         market_seed=17,
-        acts=[{"do": "kill"}, {"do": "abandoned", "s": 25.0}, start()],
+        acts=[
+            {"do": "resting", "s": 20.0},
+            {"do": "kill"},
+            {"do": "abandoned", "s": 25.0},
+            start(),
+        ],
     ),
     Plan(
         name="hung-on-bybit",
         seed=7,
         exchange=_Y,
         market_seed=19,
-        acts=[{"do": "pause", "s": 26.0, "orders_go": True}],
-        liveness_s=45.0,
+        acts=[{"do": "resting", "s": 20.0}, {"do": "pause", "s": 26.0, "orders_go": True}],
+        # What its watchdog has cancelled it takes for the venue's doing, and waits a minute.
+        liveness_s=75.0,
     ),
 ]
 
