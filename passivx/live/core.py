@@ -198,6 +198,7 @@ class Core:
         self._venue_ends: deque[float] = deque()
         self._flattened = False
         self._silent_until_s = -math.inf
+        self._in_question = ""  # why to halt, if the rules do not say that nothing trades
         self._again: Ours | None = None  # a market stop that waits for room
         self._fills_since_ms = now.ms
         self._out: _Intents = []
@@ -318,7 +319,7 @@ class Core:
     @property
     def mode(self) -> Mode:
         """Return what the bot may do now."""
-        if self.halted or self._last.s < self._silent_until_s:
+        if self.halted or self._in_question or self._last.s < self._silent_until_s:
             return Mode.HALTED
         return Mode.REDUCING if self.mode_reasons else Mode.ACTIVE
 
@@ -378,7 +379,9 @@ class Core:
             self._send(self.bot.requote(), now)
 
     def _is_silent(self, now: Now) -> bool:
-        return bool(self.halted) or self.stopping is not None or now.s < self._silent_until_s
+        if self.halted or self._in_question or self.stopping is not None:
+            return True
+        return now.s < self._silent_until_s
 
     def _send(
         self,
@@ -699,7 +702,9 @@ class Core:
         """Do what a refusal asks for, besides the order itself."""
         reaction, why = outcome.reaction, f"{outcome.text} ({outcome.code})"
         if reaction is Reaction.HALT:
-            self.halt(why)
+            # For good, unless it is only that the symbol does not trade now: the rules say.
+            self._in_question = why
+            self._read_rules(now)
         elif reaction is Reaction.BACK_OFF:
             self.counts["back_off"] += 1
             wait_s = max(1.0, outcome.retry_after_s)
@@ -980,6 +985,8 @@ class Core:
             self._next_reconcile_s = now.s + max(self._wait_reconcile_s, event.retry_after_s)
         elif event.what == "rules":
             self._reading_rules = False
+            if self._in_question:
+                self.halt(self._in_question)
             self._next_rules_s = now.s + max(30.0, event.retry_after_s)
         else:
             self._reading_trades = False
@@ -1296,7 +1303,11 @@ class Core:
         rules = event.rules
         if not rules.trading:
             self._gate("not_trading", "the venue does not trade the symbol now", alert=True)
+            self._in_question = ""
+            self._silent_until_s = max(self._silent_until_s, now.s + _HALTED_RULES_S + 1.0)
             self._next_rules_s = now.s + _HALTED_RULES_S
+        elif self._in_question:
+            self.halt(self._in_question)
         elif "not_trading" in self.mode_reasons:
             self._clear("not_trading")
             self._clear("venue")

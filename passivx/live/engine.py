@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 from asyncio import Future
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -241,7 +241,7 @@ class Engine:
         seen = [*memory.fill_ids, *(fill.trade_id for fill in fills)]
         seen += [f"payment {id}" for id in memory.payment_ids]
         seen += [f"payment {payment.id}" for payment in payments]
-        filled = Counter(memory.filled)
+        filled = defaultdict(float, memory.filled)
         for fill in fills:
             filled[fill.order_id] += fill.qty
             if fill.client_id and fill.trade_id not in known:

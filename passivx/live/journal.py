@@ -88,9 +88,9 @@ class Entry:
 class Memory:
     """What earlier runs leave for the next one.
 
-    ``open_intents``: by client id, the intents without a final outcome, and ``filled`` what is known
-    to have filled of them; ``fill_ids`` of the newest fills; ``close_base``: the last one known,
-    None when there is none.
+    ``open_intents``: by client id, the intents without a final outcome, and ``filled`` what is
+    known to have filled of them; ``fill_ids`` of the newest fills; ``close_base``: the last one
+    known, None when there is none.
     """
 
     open_intents: dict[str, Entry] = field(default_factory=dict)

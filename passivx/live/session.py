@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import platformdirs
+
 from passivx.clock import Clock, WallClock
 from passivx.config import Config
 from passivx.errors import PassivxError, UnavailableError, VenueError
@@ -113,7 +115,10 @@ class Session:
         self.stopped = asyncio.Event()
         self.engine: Engine | None = None
         self._on_exit = plan.on_exit
-        self._lock = AccountLock(self.folder.parent, plan.exchange, plan.account, plan.symbol)
+        # One place a machine, whatever the workspace: the account is the same. Simulated accounts
+        # are their workspace's own.
+        locks = self.folder.parent if plan.paper_wallet is not None else _locks_folder()
+        self._lock = AccountLock(locks, plan.exchange, plan.account, plan.symbol)
         self._records: Records | None = None
 
     def __enter__(self) -> Session:
@@ -250,6 +255,9 @@ class Session:
                 engine.hold("watchdog", "no watchdog stands by")
                 core = engine.core
                 try:
+                    # One that has acted is let finish first.
+                    if not await watchdog.stop():
+                        raise PassivxError("the watchdog before has not ended")
                     await watchdog.start(
                         endpoints=plan.endpoints,
                         symbol=plan.symbol,
@@ -264,6 +272,10 @@ class Session:
                 else:
                     engine.hold("watchdog", "")
             await self.clock.sleep(_CHECK_S)
+
+
+def _locks_folder() -> Path:
+    return platformdirs.user_state_path("passivx", appauthor=False) / "locks"
 
 
 def new_instance() -> str:

@@ -23,10 +23,9 @@ from passivx.live.status import EventLog
 from passivx.live.tape import TRADE_DTYPE, Tape
 from tests.cli.conftest import run as run
 from tests.live.test_same_fills import MARKETS, PROFILES, config_of
-from tests.live.world import World, heartbeat, quiet_logs, run_to_end
+from tests.live.world import World, heartbeat, run_to_end
 
 DAY_MS = 86_400_000
-quiet_logs()
 
 
 class Recorder:

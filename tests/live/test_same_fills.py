@@ -25,7 +25,7 @@ from passivx.live.events import Note
 from passivx.live.journal import Entry, read_entries
 from passivx.models import Market
 from tests.configs import documents, put
-from tests.live.world import World, quiet_logs, run_to_end
+from tests.live.world import World, run_to_end
 
 # Wilder than the presets, so that a few thousand prints go somewhere.
 LINEAR = replace(BTCUSDT, news_volatility=0.08, jump_size=0.006, jumps_per_hour=20.0)
@@ -132,7 +132,6 @@ LIQUIDATED = "the venue has liquidated the position"
 
 Row = tuple[int, float, float, str]
 
-quiet_logs()
 
 
 def config_of(exchange: str, changes: Mapping[str, Any] | None = None) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -178,10 +177,6 @@ def prints_of(ticks: Ticks) -> Iterator[Print]:
         ticks.buyer_maker.astype(bool).tolist(),
         strict=True,
     )
-
-
-def quiet_logs() -> None:
-    logging.getLogger("passivx").setLevel(logging.ERROR)
 
 
 def fills_of(world: World) -> list[tuple[int, float, float]]:
