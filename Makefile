@@ -22,7 +22,7 @@ help:
 	@echo "make debug     compile the core bounds-checked, -O0 -g, into $(DEBUG_LIB)"
 	@echo "make lint      ruff, cython-lint, mypy, stubtest"
 	@echo "make bench     the benchmarks; writes build/benchmarks.json"
-	@echo "make nightly   long fuzzing (PASSIVX_FUZZ_RUNS and FUZZ_S to change its length)"
+	@echo "make nightly   long fuzzing, chaos, a soak (PASSIVX_FUZZ_RUNS, PASSIVX_CHAOS_RUNS, FUZZ_S: its length)"
 	@echo "make annotate  Cython's annotated HTML in build/cython-release"
 
 $(BIN)/python:
