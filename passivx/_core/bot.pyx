@@ -15,7 +15,8 @@ from passivx._core.flow cimport (
     flow_release, flow_requote, flow_start, flow_take_over, stop_trigger,
 )
 from passivx._core.matching cimport (
-    Book, Execution, Touch, Venue, apply_fill, book_print, book_start, fix_levels, open_pnl, touch_of,
+    Book, Execution, Touch, Venue, apply_fill, book_print, book_start, fix_levels, open_pnl,
+    touch_of,
 )
 from passivx._core.types cimport Market, Order, Strategy, Tier, View
 

@@ -251,8 +251,8 @@ class Rules:
     ``[mark × band_down, mark × band_up]`` are refused on the aggressive side (Bybit may refuse
     nearer ones too, by its index); None where the venue names no band. ``assumed`` names the
     fields of ``market`` that the venue tells with a key alone, where there was none: they are the
-    caller's own. ``reduce_only_summed``: open reduce-only orders of a side may not come to more than
-    the position, so that another one must wait for room.
+    caller's own. ``reduce_only_summed``: open reduce-only orders of a side may not come to more
+    than the position, so that another one must wait for room.
     """
 
     market: Market

@@ -81,7 +81,8 @@ def test_the_installed_wheel_runs_the_main_job_away_from_the_checkout(wheel, tmp
     )  # fmt: skip
     assert shown.stdout.startswith(str(site))
     demo = run(
-        sys.executable, "-m", "passivx", "demo", "--ticks", "20000", "--live-ticks", "500", "--out", "demo",
+        sys.executable, "-m", "passivx", "demo", "--ticks", "20000", "--live-ticks", "500",
+        "--out", "demo",
         cwd=elsewhere, PYTHONPATH=str(site),
     )  # fmt: skip
     assert "synthetic" in demo.stdout
