@@ -64,6 +64,7 @@ _LATE_MS: Final = 3_000
 # The process stood still, or the clock was set: everything may have changed meanwhile, s.
 _PAUSE_S: Final = 10.0
 _RECONCILE_S: Final = 30.0
+_ALTERED_S: Final = 8.0  # while somebody's settings keep the bot from opening
 _RULES_S: Final = 24 * 3600.0
 _HALTED_RULES_S: Final = 10.0
 # While no stream of trades is live, REST is asked for them so often, s.
@@ -1192,7 +1193,8 @@ class Core:
         if agreed:
             self._confirmed_s = now.s
             self._wait_reconcile_s = 0.5
-            self._next_reconcile_s = now.s + _RECONCILE_S
+            altered = "leverage" in self.mode_reasons or "margin_mode" in self.mode_reasons
+            self._next_reconcile_s = now.s + (_ALTERED_S if altered else _RECONCILE_S)
             self._clear("account")
         else:
             self._next_reconcile_s = now.s + 1.1

@@ -38,7 +38,8 @@ DETECTORS = (
     *("gate_journal", "gate_market", "gate_rate_limit", "gate_refusals", "gate_venue"),
     *("held_back", "incoherent", "late_bound", "link_down", "link_up", "mismatch", "not_read"),
     *("pause", "post_only_refused", "refused", "trades_backfilled", "unknown_outcome"),
-    *("venue_cancel", "venue_trimmed", "wallet_adopted"),
+    *("venue_cancel", "venue_trimmed", "wallet_adopted", "rules_changed", "gate_leverage"),
+    *("gate_not_trading", "stop_again"),
 )
 
 

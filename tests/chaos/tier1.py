@@ -81,7 +81,7 @@ FAULTS = {
         *("cancel_drop_before", "cancel_drop_after", "cancel_delay", "venue_cancel", "partial"),
         *("foreign_order", "foreign_close", "foreign_flip", "clone", "gap_through", "dropped"),
     ],
-    "A": ["funding", "withdraw", "leverage", "margin_refused", "adl"],
+    "A": ["funding", "withdraw", "leverage", "margin_refused", "adl", "not_trading", "rules"],
     "P": [
         *("kill", "kill_and_lose_journal", "kill_and_old_journal", "disk_full", "clock_set"),
         *("pause", "kill_after_send", "kill_before_fill"),
@@ -453,7 +453,18 @@ class Run:
             self.checker.excused.add("exposure")
             venue.deposit(-0.4 * venue.wallet)
         elif what == "leverage":
-            pass
+            with contextlib.suppress(Refusal):
+                venue.set_leverage(max(1.0, self.config.venue_leverage - 1.0))
+        elif what == "not_trading":
+            venue.set_trading(False)
+            self.direct.later(s, lambda: venue.set_trading(True))
+        elif what == "rules":
+            market = venue.listing.market
+            step = 1.0 if market.price_step < 1.0 else 0.5
+            listing = dataclasses.replace(
+                venue.listing, market=dataclasses.replace(market, price_step=step)
+            )
+            venue.set_listing(listing)
         elif what == "adl" and venue.size != 0.0:
             step = venue.listing.market.qty_step
             part = round(math.floor(abs(venue.size) / step / 2) * step, 9)
@@ -578,6 +589,9 @@ class Run:
     async def heal(self) -> None:
         world = self.world
         self.direct.heal()
+        world.venue.set_trading(True)
+        with contextlib.suppress(Refusal):
+            world.venue.set_leverage(float(self.config.venue_leverage))
         self._fresh()
         SpyJournal.full_until_s = -math.inf
         world.ticks = world.ticks[: world.at]  # from now on nobody trades
@@ -635,7 +649,7 @@ class Run:
         last, bid, ask, ema = core.bot.market
         wanted = plan_orders(
             self.config,
-            venue.listing.market,
+            core.rules.market,  # the bot learns of new ones by a refusal
             wallet=wallet,
             equity=equity,
             last_price=last,
@@ -645,7 +659,7 @@ class Run:
             ask=ask,
             close_base=core.bot.close_base or None,
         )
-        step = venue.listing.market.price_step
+        step = core.rules.market.price_step
         by_id = {ours.id: name for name, ours in core._ours.items()}
         ideals = {by_id[id]: ideal for id, _, _, _, ideal in core.bot.live}
         left = list(mine)

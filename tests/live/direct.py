@@ -57,7 +57,7 @@ _REACTIONS = {
     Reason.BAD_PRICE: Reaction.REFRESH_RULES,
     Reason.BAD_QTY: Reaction.REFRESH_RULES,
     Reason.QTY_TOO_SMALL: Reaction.REFRESH_RULES,
-    Reason.NOT_TRADING: Reaction.REDUCE_ONLY,
+    Reason.NOT_TRADING: Reaction.HALT,
 }
 _STATUS = {
     Status.NEW: OrderStatus.NEW,
