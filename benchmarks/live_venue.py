@@ -5,9 +5,11 @@ are picows', as lean as those of `latency_venue.py`. Before a shot the simulator
 in the print that reaches the stop level, and all it says of it but the trade has left; what the bot
 sends is stamped as it arrives, and acted upon only once the stop is there. So neither is measured.
 
-Every 100 ms: the bot's requote has armed its stop anew; some trades above the level, as in any
+Again and again: the bot's requote has armed its stop anew; some trades above the level, as in any
 market; an echo; the trade at the level. The stop is filled, told, and followed by new closes; then
 a trade above the level again.
+
+    python -m benchmarks.live_venue EXCHANGE REQUOTE_MS
 
 Prints one JSON line with the addresses, waits for one on stdin ("go ROUNDS REPEATS"), then prints
 the figures.
@@ -26,7 +28,7 @@ from typing import Any, cast
 import uvloop
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
 
-from benchmarks.latency_venue import PAUSE_S, keep_to
+from benchmarks.latency_venue import keep_to
 from passivx._core.calc import floor_to
 from passivx.models import load_market, step_parts
 from passivx.simulator.app import SYMBOLS, Simulator
@@ -44,11 +46,11 @@ ACCOUNTS = {"binance": (400_000.0, 30.0), "bybit": (5.0, 1_300_000.0)}
 TRADE_MARKS = (b'"aggTrade"', b'"publicTrade.')
 STOP = re.compile(rb"MARKET|Market")
 OPERATION = re.compile(r'"(order\.[a-z]+)"')
-REQUOTE_MS = 100
-# After a requote, and after the last message of the bot's.
-SETTLED_MS = 20
-QUIET_S = 0.01
-TRADES_BEFORE = 10
+# uvloop's timers know whole ms. In so long the bot has dealt with a trade, or with an echo.
+PAUSE_S = 0.001
+# How long nothing must have come from the bot.
+QUIET_S = 0.003
+TRADES_BEFORE = 3
 PATIENCE_S = 1.0
 MOST_MISSES = 20
 
@@ -73,7 +75,8 @@ class Wire:
 class Meter:
     """Brings the bot to where one more trade makes it stop, and times what comes of that."""
 
-    def __init__(self, simulator: Simulator) -> None:
+    def __init__(self, simulator: Simulator, requote_ms: int) -> None:
+        self.requote_ms = requote_ms
         self.venue = venue = simulator.venue
         self.front = simulator.server._front
         self.echo: WSTransport | None = None
@@ -114,10 +117,12 @@ class Meter:
     async def settled(self) -> None:
         """Wait until the stop is armed, and all that the last one brought about is done."""
         self.trade(self.calm)
-        now_ms = time.time() * 1e3
-        await asyncio.sleep((REQUOTE_MS - now_ms % REQUOTE_MS + SETTLED_MS) / 1e3)
-        while (quiet_s := time.monotonic() - self.heard_s) < QUIET_S:
-            await asyncio.sleep(QUIET_S - quiet_s + 1e-3)
+        while True:
+            heard_s = self.heard_s
+            left_ms = self.requote_ms - time.time() * 1e3 % self.requote_ms
+            await asyncio.sleep(left_ms / 1e3 + QUIET_S)
+            if heard_s == self.heard_s:
+                return
 
     async def shot(self) -> tuple[int, int, list[str]] | None:
         """Return when the first message and the stop came, ns, and what came before the stop."""
@@ -217,7 +222,7 @@ def _operation(text: str) -> str:
     return found[1] if found else text[:40]
 
 
-async def main(exchange: str) -> None:
+async def main(exchange: str, requote_ms: int) -> None:
     loop = asyncio.get_running_loop()
     symbol = SYMBOLS[exchange]
     path = find_market(exchange, symbol, Path())
@@ -243,7 +248,7 @@ async def main(exchange: str) -> None:
             qty=size,
             reduce_only=False,
         )
-        meter = Meter(simulator)
+        meter = Meter(simulator, requote_ms)
 
         def accept(request: WSUpgradeRequest) -> WSListener:
             return Side(meter, request.path.decode())
@@ -263,4 +268,4 @@ async def main(exchange: str) -> None:
 
 if __name__ == "__main__":
     keep_to(0)
-    uvloop.run(main(sys.argv[1]))
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))
