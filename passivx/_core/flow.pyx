@@ -167,11 +167,15 @@ cdef void flow_placed(Flow* flow, int64_t id) noexcept nogil:
 
 
 cdef void flow_kept(Flow* flow, int64_t id) noexcept nogil:
-    # A cancel came to nothing: the order still rests, and the next plan may cancel it again.
+    # A cancel came to nothing: the order still rests, and the next plan may cancel it again. What
+    # this one had for its side was meant to rest without it, perhaps in its very slot.
     cdef Live* order = find(flow, id)
+    cdef Queue* queue
     flow.settled = False
     if order is not NULL and order.state == LiveState.CANCELLING:
         order.state = LiveState.IN_BOOK
+        queue = &flow.queues[0 if order.ideal.side > 0 else 1]
+        queue.at_create = queue.n_creates
 
 
 cdef int64_t flow_take_over(
