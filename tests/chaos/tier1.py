@@ -643,7 +643,8 @@ class Run:
 
     def judge_grid(self, mine: list[Any]) -> None:
         """The orders that rest are those that the planner wants."""
-        venue, core = self.world.venue, self.world.engine.core  # type: ignore[union-attr]
+        assert self.world.engine is not None
+        core = self.world.engine.core
         assert core is not None
         wallet, equity, size, entry_price, liq_price = core.bot.account
         last, bid, ask, ema = core.bot.market

@@ -142,7 +142,9 @@ class World:
 
     async def stop(self, on_exit: OnExit = OnExit.KEEP) -> None:
         """Stop the bot, and see that it ended well."""
-        assert self.engine is not None and self.run is not None and self.journal is not None
+        assert self.engine is not None
+        assert self.run is not None
+        assert self.journal is not None
         self.engine.stop(on_exit)
         for _ in range(600):
             if self.run.done():
@@ -153,7 +155,8 @@ class World:
 
     async def kill(self) -> None:
         """End the bot as kill -9 would: nothing more is written, sent or heard."""
-        assert self.run is not None and self.journal is not None
+        assert self.run is not None
+        assert self.journal is not None
         self.direct.sink = None
         self.run.cancel()
         await asyncio.gather(self.run, return_exceptions=True)
