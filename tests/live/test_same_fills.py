@@ -133,7 +133,6 @@ LIQUIDATED = "the venue has liquidated the position"
 Row = tuple[int, float, float, str]
 
 
-
 def config_of(exchange: str, changes: Mapping[str, Any] | None = None) -> Config:
     document: dict[str, Any] = load_config({**BASE, "symbol": SYMBOLS[exchange]}).model_dump()
     for path, value in (changes or {}).items():

@@ -85,9 +85,7 @@ class World:
         self.run: asyncio.Task[None] | None = None
         self.starts = 0
 
-    async def start(
-        self, *, journal_class: type[Journal] = Journal, **options: object
-    ) -> Engine:
+    async def start(self, *, journal_class: type[Journal] = Journal, **options: object) -> Engine:
         """Start a bot, and return once it trades."""
         self.starts += 1
         self.journal = journal_class(self.journal_path)
@@ -183,9 +181,7 @@ def prints_of(ticks: Ticks) -> Iterator[Print]:
 
 
 def fills_of(world: World) -> list[tuple[int, float, float]]:
-    return [
-        (each.ts_ms, each.price, each.side * each.qty) for each in world.venue.executions
-    ]
+    return [(each.ts_ms, each.price, each.side * each.qty) for each in world.venue.executions]
 
 
 def run_to_end(world: World, **options: object) -> None:
