@@ -211,7 +211,11 @@ class Session:
         watchdog = None if paper else Watchdog()
         try:
             exchange = self.open_exchange()
-            market = (await exchange.rules()).market
+            try:
+                market = (await exchange.rules()).market
+            except BaseException:
+                await exchange.close()
+                raise
             self.engine = engine = Engine(
                 config=plan.config,
                 exchange=exchange,
