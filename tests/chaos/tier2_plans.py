@@ -277,7 +277,7 @@ def plans(seed: int) -> Plan:
     groups = _groups(exchange)
     blocks = [r.choice(makers)(r) for makers in groups.values()]
     blocks += [r.choice(groups[r.choice(list(groups))])(r) for _ in range(r.randrange(0, 5))]
-    # A start costs a seventh of what Binance allows in a minute: who starts it more often is refused.
+    # A start costs a seventh of what Binance allows in a minute.
     while sum(act["do"] == "start" for block in blocks for act in block) > 4:
         del blocks[max(i for i, b in enumerate(blocks) if any(a["do"] == "start" for a in b))]
     r.shuffle(blocks)
