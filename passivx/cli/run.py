@@ -205,7 +205,7 @@ async def _run(plan: Plan, *, yes: bool, allow_withdraw: bool, reset: bool) -> N
             await asyncio.gather(checking, return_exceptions=True)
             return
         await checking
-        # What is loaded by now stays: to look through it again stops the loop for 10 to 30 ms.
+        # What is loaded by now stays: to look through it again stops the loop for some 30 ms.
         gc.collect()
         gc.freeze()
         await session.run(note)
