@@ -91,7 +91,6 @@ class Bot:
             journal=self.journal,
             clock=self.clock,
             instance="bench",
-            settle="USDT",
         )
         rules = Rules(
             market=load_market(path),

@@ -47,7 +47,7 @@ from passivx.exchanges.venues import open_exchange
 from passivx.live.engine import Engine
 from passivx.live.events import OnExit
 from passivx.live.journal import Journal
-from passivx.live.session import Plan, Records, settle_of
+from passivx.live.session import Plan, Records
 
 ROOT = Path(__file__).parents[1]
 QUICK = int(os.environ.get("PASSIVX_BENCH_ROWS", "1000000")) < 1_000_000
@@ -116,7 +116,6 @@ async def measure(venue: subprocess.Popen[str], folder: Path, requote_ms: int) -
         journal=journal,
         clock=clock,
         instance="bench",
-        settle=settle_of(symbol, inverse=endpoints.exchange == "bybit"),
         watcher=records,
     )
     loop = asyncio.get_running_loop()

@@ -52,6 +52,7 @@ __all__ = [
     "number_or_none",
     "row_of",
     "rows_of",
+    "settle_of",
     "side_of",
     "text",
     "whole",
@@ -381,6 +382,14 @@ class Exchange(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def settle_of(symbol: str, *, inverse: bool) -> str:
+    """Return the currency of a perpetual's wallet: USDT of BTCUSDT, BTC of an inverse BTCUSD."""
+    for quote in ("USDT", "USDC", "USD"):
+        if symbol.endswith(quote):
+            return symbol.removesuffix(quote) if inverse else quote
+    return symbol
 
 
 # --- reading what venues send ---------------------------------------------------------------------

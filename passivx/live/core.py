@@ -198,6 +198,7 @@ class Core:
         self._refusals: deque[tuple[float, str]] = deque()
         self._venue_ends: deque[float] = deque()
         self._flattened = False
+        self._resumed_s = -math.inf
         self._silent_until_s = -math.inf
         self._in_question = ""  # why to halt, if the rules do not say that nothing trades
         self._again: Ours | None = None  # a market stop that waits for room
@@ -309,6 +310,7 @@ class Core:
         self._last = now
         if passed_s > _PAUSE_S:
             self._doubt("the bot stood still", now)
+            self._resumed_s = now.s
             self.counts["pause"] += 1
         elif abs(jumped_s) > _PAUSE_S:
             self._base_lag_ms = None
@@ -869,6 +871,8 @@ class Core:
             self.counts["adopted_cancel"] += 1
         else:
             self.counts["venue_cancel"] += 1
+            if now.s < self._resumed_s + _PAUSE_S:
+                return  # our own dead-man switch or watchdog, while the process stood still
             ends = self._venue_ends
             while ends and ends[0] < now.s - _MINUTE_S:
                 ends.popleft()

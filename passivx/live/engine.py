@@ -30,6 +30,7 @@ from passivx.exchanges.base import (
     Outcome,
     Payment,
     Rules,
+    settle_of,
 )
 from passivx.exchanges.stream import StreamState
 from passivx.live import events as ev
@@ -85,8 +86,6 @@ class Engine:
     clock : Clock
     instance : str
         Of a-z 0-9, 1 to 12: no other run may have it; client ids are made of it.
-    settle : str
-        Currency of the wallet.
     watcher : Watcher, optional
     beat : callable, optional
         Called every second while all is well: a watchdog's heartbeat.
@@ -103,7 +102,6 @@ class Engine:
         journal: Journal,
         clock: Clock,
         instance: str,
-        settle: str,
         watcher: Watcher | None = None,
         beat: Callable[[], None] | None = None,
         gather_s: float = 0.0,
@@ -116,7 +114,6 @@ class Engine:
         self._journal = journal
         self._clock = clock
         self.instance = instance
-        self._settle = settle
         self._watcher = watcher
         self._beat = beat
         self._gather_s = gather_s
@@ -258,7 +255,7 @@ class Engine:
             trades=trades,
             close_base=memory.close_base if same_size else None,
             instance=self.instance,
-            settle=self._settle,
+            settle=settle_of(exchange.symbol, inverse=rules.market.inverse),
         )
 
     async def _wind_up(self) -> None:

@@ -37,19 +37,28 @@ _PAGE_BYTES: Final = 1024
 _LOG_BYTES: Final = 8 << 20
 _CHECKPOINT_S: Final = 10.0
 
-_SCHEMA: Final = f"""
-CREATE TABLE entries (
+_TABLE: Final = """CREATE TABLE entries (
     seq INTEGER PRIMARY KEY,
     ts_ms INTEGER NOT NULL,
     type TEXT NOT NULL,
     key TEXT NOT NULL,
     body TEXT NOT NULL,
     chain BLOB NOT NULL
-);
-CREATE UNIQUE INDEX fill_once ON entries (key) WHERE type = 'fill';
-CREATE UNIQUE INDEX payment_once ON entries (key) WHERE type = 'payment';
-PRAGMA user_version = {VERSION};
-"""
+)"""
+# Only what is there already is left out; whatever else is wrong is an error.
+_INSERT: Final = (
+    "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?) "
+    "ON CONFLICT (key) WHERE type = 'fill' DO NOTHING "
+    "ON CONFLICT (key) WHERE type = 'payment' DO NOTHING"
+)
+# The disk is full, or there are too many open files: the journal itself may be as good as ever.
+_NOT_ITS_FAULT: Final = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOMEM,
+)
 _VIEWS: Final = {
     "intents": (
         "intent",
@@ -67,6 +76,18 @@ _VIEWS: Final = {
     "equity": ("equity", ("wallet", "equity", "pos_size", "pos_price", "price", "close_base")),
     "runs": ("run", ("what", "instance", "reason", "version", "config_hash")),
 }
+
+
+def _schema() -> Iterator[str]:
+    yield _TABLE
+    for kind in ("fill", "payment"):
+        yield f"CREATE UNIQUE INDEX {kind}_once ON entries (key) WHERE type = '{kind}'"
+    for name, (kind, fields) in _VIEWS.items():
+        columns = "".join(f", json_extract(body, '$.{field}') AS {field}" for field in fields)
+        yield (
+            f"CREATE VIEW {name} AS SELECT seq, ts_ms, key{columns} FROM entries "
+            f"WHERE type = '{kind}'"
+        )
 
 
 class JournalError(PassivxError):
@@ -121,17 +142,21 @@ class Journal:
         self.quarantined: Path | None = None
         self._seq = 0
         self._chain = b""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            self._open()
-        except (sqlite3.DatabaseError, JournalError) as e:
-            if isinstance(e, sqlite3.OperationalError) and "locked" in str(e):
-                raise JournalError(f"{path}: is in use by another program; close that first") from e
-            self._set_aside(e)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self._open()
-            except sqlite3.Error as again:
-                raise JournalError(f"{path}: cannot be opened ({again})") from again
+            except (sqlite3.DatabaseError, JournalError) as e:
+                if _code(e) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                    raise JournalError(
+                        f"{path}: is in use by another program; close that first"
+                    ) from e
+                if _code(e) in _NOT_ITS_FAULT or not os.access(path, os.R_OK | os.W_OK):
+                    raise
+                self._set_aside(e)
+                self._open()
+        except (sqlite3.Error, OSError) as e:
+            raise JournalError(f"{path}: cannot be opened ({e})") from e
         self._stop = threading.Event()
         self._keeper = threading.Thread(target=self._checkpoints, name="journal", daemon=True)
         self._keeper.start()
@@ -158,19 +183,18 @@ class Journal:
             for ts_ms, kind, key, body in rows:
                 text = orjson.dumps(body)
                 link = _chained(chain, seq + 1, ts_ms, kind, key, text)
-                done = db.execute(
-                    "INSERT OR IGNORE INTO entries VALUES (?, ?, ?, ?, ?, ?)",
-                    (seq + 1, ts_ms, kind, key, text.decode(), link),
-                )
+                done = db.execute(_INSERT, (seq + 1, ts_ms, kind, key, text.decode(), link))
                 if done.rowcount == 1:
                     seq, chain = seq + 1, link
             if many:
                 db.execute("COMMIT")
-        except sqlite3.Error as e:
+        except BaseException as e:
             with contextlib.suppress(sqlite3.Error):
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-            raise JournalError(f"{self.path}: cannot be written ({e})") from e
+            if isinstance(e, sqlite3.Error):
+                raise JournalError(f"{self.path}: cannot be written ({e})") from e
+            raise
         self._seq, self._chain = seq, chain
 
     def close(self) -> None:
@@ -239,21 +263,18 @@ class Journal:
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute("PRAGMA wal_autocheckpoint = 0")
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            if version == 0 and tables == 0:
+            schema = {text for (text,) in db.execute("SELECT sql FROM sqlite_master")}
+            if version == 0 and not schema:
                 db.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.strip().split(";\n"):
+                for statement in _schema():
                     db.execute(statement)
-                for name, (kind, fields) in _VIEWS.items():
-                    columns = "".join(f", json_extract(body, '$.{f}') AS {f}" for f in fields)
-                    db.execute(
-                        f"CREATE VIEW {name} AS SELECT seq, ts_ms, key{columns} FROM entries "
-                        f"WHERE type = '{kind}'"
-                    )
+                db.execute(f"PRAGMA user_version = {VERSION}")
                 db.execute("COMMIT")
             elif version != VERSION:
                 raise JournalError(f"is of version {version}, this program writes {VERSION}")
-            for (said,) in db.execute("PRAGMA quick_check"):
+            elif not schema.issuperset(_schema()):
+                raise JournalError("is damaged: its tables are not what they were made as")
+            for (said,) in db.execute("PRAGMA integrity_check(1)"):
                 if said != "ok":
                     raise JournalError(f"is damaged: {said}")
             self._seq, self._chain = _follow(db)
@@ -293,12 +314,18 @@ def read_entries(path: Path, *kinds: str) -> Iterator[Entry]:
         If it cannot be read.
     """
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as db:
             marks = ", ".join("?" * len(kinds))
             where = f"WHERE type IN ({marks})" if kinds else ""
             yield from map(_entry, db.execute(f"SELECT * FROM entries {where} ORDER BY seq", kinds))
-    except sqlite3.Error as e:
+    except (sqlite3.Error, ValueError) as e:
         raise JournalError(f"{path}: cannot be read ({e})") from e
+
+
+def _code(error: Exception) -> int:
+    """Return SQLite's own number of an error, without its details; 0 when it is not of SQLite."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:

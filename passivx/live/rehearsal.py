@@ -163,7 +163,6 @@ class _Stage:
             journal=self._journal,
             clock=self._clock,
             instance="rehearsal",
-            settle=simulator.venue.listing.settle,
             watcher=watcher,
             gather_s=_GATHER_S,
             requote_phase_s=_REQUOTE_S,

@@ -21,7 +21,7 @@ import platformdirs
 from passivx.clock import Clock, WallClock
 from passivx.config import Config
 from passivx.errors import PassivxError, UnavailableError, VenueError
-from passivx.exchanges.base import Exchange
+from passivx.exchanges.base import Exchange, settle_of
 from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.venues import open_exchange
@@ -37,7 +37,7 @@ from passivx.live.tape import Tape
 from passivx.live.watchdog import Watchdog
 from passivx.models import Market
 
-__all__ = ["Plan", "Session", "log_path", "settle_of", "state_folder"]
+__all__ = ["Plan", "Session", "log_path", "state_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,6 @@ _LOG_BYTES: Final = 10 << 20
 _LOGS: Final = 5
 _WATCHDOG_S: Final = 20.0
 _CHECK_S: Final = 1.0
-_QUOTES: Final = ("USDT", "USDC", "USD")
 # A restart after a failure: an instance's tag must not come again.
 _TAG: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _TAG_LENGTH: Final = 8
@@ -87,14 +86,6 @@ def state_folder(root: Path, exchange: str, symbol: str, account: str) -> Path:
 def log_path(root: Path, exchange: str, config: Config) -> Path:
     """Return the event log of a config."""
     return root / "logs" / exchange / f"{config.config_name}.log"
-
-
-def settle_of(symbol: str, *, inverse: bool) -> str:
-    """Return the currency of a symbol's wallet."""
-    for quote in _QUOTES:
-        if symbol.endswith(quote):
-            return symbol.removesuffix(quote) if inverse else quote
-    return symbol
 
 
 class Session:
@@ -211,18 +202,12 @@ class Session:
         watchdog = None if paper else Watchdog()
         try:
             exchange = self.open_exchange()
-            try:
-                market = (await exchange.rules()).market
-            except BaseException:
-                await exchange.close()
-                raise
             self.engine = engine = Engine(
                 config=plan.config,
                 exchange=exchange,
                 journal=journal,
                 clock=self.clock,
                 instance=new_instance(),
-                settle=settle_of(plan.symbol, inverse=market.inverse),
                 watcher=records,
                 beat=watchdog.beat if watchdog is not None else None,
             )

@@ -95,7 +95,6 @@ class World:
             journal=self.journal,
             clock=self.bot_clock,
             instance=f"run{self.starts}",
-            settle=self.venue.listing.settle,
             gather_s=GATHER_S,
             requote_phase_s=REQUOTE_PHASE_S,
             **options,  # type: ignore[arg-type]
