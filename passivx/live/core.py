@@ -41,7 +41,9 @@ from passivx.exchanges.base import (
     Verdict,
 )
 from passivx.live import events as ev
+from passivx.live.books import MONEY_STEP, Books
 from passivx.live.events import Event, Intent, Note, Now, OnExit, Record
+from passivx.live.market import STALE_S, MarketView
 from passivx.live.orders import (
     FENCE_S,
     Ours,
@@ -57,10 +59,6 @@ from passivx.models import step_parts
 
 __all__ = ["Core", "Mode", "Opening"]
 
-# Market data older than this opens nothing, s.
-_STALE_S: Final = 10.0
-# Nor do prices that reach us so much later than they usually do, ms.
-_LATE_MS: Final = 3_000
 # The process stood still, or the clock was set: everything may have changed meanwhile, s.
 _PAUSE_S: Final = 10.0
 _RECONCILE_S: Final = 30.0
@@ -73,22 +71,12 @@ _POLL_TRADES_S: Final = 3.0
 _EVENT_S: Final = 1.0
 _FIRST_LOOK_S: Final = 0.5
 _BETWEEN_LOOKS_S: Final = 1.1
-# How long own books and the venue's may differ before one must be wrong, s.
-_DIFFER_S: Final = 1.5
-# A position or wallet of REST that contradicts the stream is believed only after so long, s.
-_CONTRADICTION_S: Final = 6.0
 # Refusals of one kind within a minute before entries wait.
 _MOST_REFUSALS: Final = 3
 _MINUTE_S: Final = 60.0
 _ASK_AGAIN_S: Final = 20.0
 _MOST_SEEN: Final = 50_000
 _MOST_CLOSED: Final = 2_000
-# Shares by which figures that were rounded on their way may differ.
-_MONEY_NOISE: Final = 1e-9
-_MONEY_STEP: Final = 3e-8
-_PRICE_NOISE: Final = 1e-6
-# A wallet that has lost this share of it at once has not lost it by trading.
-_GREAT_LOSS: Final = 0.05
 _EQUITY_S: Final = 60.0
 _FEE_NOISE: Final = 1e-5
 
@@ -171,16 +159,7 @@ class Core:
         self._filled_before = opening.filled
         self._seen: dict[str, None] = dict.fromkeys(opening.seen)
         self._links: dict[Link, bool] = {}
-        # What was read of the market is as old as its last trade.
-        age_s = max(0.0, (opening.account.ts_ms - opening.trades[-1].ts_ms) / 1e3)
-        self._market_s = now.s - age_s
-        self._base_lag_ms: float | None = None
-        self._last_trade: PublicTrade | None = None
-        self._last_trade_id = -1
-        self._last_trade_ms = 0
-        self._recent_ids: deque[str] = deque(maxlen=4096)
-        self._recent_set: set[str] = set()
-        self._quote_ms = 0
+        self._market = MarketView(opening.trades, opening.account.ts_ms, now)
         self._reading_trades = False
         self._next_trades_s = now.s
         self._confirmed_s = now.s
@@ -191,10 +170,7 @@ class Core:
         self._next_rules_s = now.s + _RULES_S
         self._next_equity_s = now.s
         self._mark_price = math.nan
-        self._told_wallet: tuple[float, int, float] | None = None  # wallet, ts_ms, heard at s
-        self._told_position: tuple[float, float] | None = None  # size, heard at s
-        self._booked_s = now.s
-        self._differs: dict[str, tuple[Any, float]] = {}
+        self._books = Books(self, now)
         self._refusals: deque[tuple[float, str]] = deque()
         self._venue_ends: deque[float] = deque()
         self._flattened = False
@@ -209,7 +185,6 @@ class Core:
         market = opening.rules.market
         self._price_step = step_parts(market.price_step)
         self._qty_step = step_parts(market.qty_step)
-        last = opening.trades[-1]
         flow_rules = np.zeros(1, FLOW_RULES_DTYPE)
         for name in FLOW_RULES_DTYPE.names or ():
             flow_rules[name] = getattr(config, name)
@@ -228,13 +203,11 @@ class Core:
         )
         for trade in opening.trades:
             self.bot.trade(trade.price, trade.buyer_maker)
-            self._remember(trade)
         self.bot.settle()
-        self._last_trade = last
         held = opening.account.position
         if held.size != 0.0:
             self.bot.adopt(size=held.size, entry_price=held.entry_price)
-            self._take_liq(held.liq_price)
+            self._books.take_liq(held.liq_price)
             base = opening.close_base
             if base is not None and base >= abs(held.size):
                 self.bot.close_base_is(base)
@@ -247,53 +220,23 @@ class Core:
         self, trade_id: str, price: float, qty: float, ts_ms: int, buyer_maker: bool, now: Now
     ) -> bool:
         """Take in a public trade; True if it was new."""
-        if trade_id.isdecimal():
-            number = int(trade_id)
-            if number <= self._last_trade_id:
-                return False
-            if number != self._last_trade_id + 1 and self._last_trade_id >= 0:
-                # The client tells gaps; here only the order is kept.
-                self.counts["trade_ids_skipped"] += 1
-            self._last_trade_id = number
-        elif not self._is_new(trade_id):
+        market = self._market
+        if not market.is_new(trade_id):
             return False
         if now.s - self._last.s > _PAUSE_S:
             self.wants_moment = True  # which begins with finding out what was missed
-        self._heard_market(ts_ms, now)
-        self._last_trade_ms = ts_ms
-        if self.bot.trade(price, buyer_maker, ts_ms > self._quote_ms):
+        market.heard(ts_ms, now)
+        market.trade_ms = ts_ms
+        if self.bot.trade(price, buyer_maker, ts_ms > market.quote_ms):
             self.wants_moment = True
         return True
 
     def quote(self, bid: float, ask: float, ts_ms: int, now: Now) -> None:
         """Take in best bid and ask."""
-        self._heard_market(ts_ms, now)
+        self._market.heard(ts_ms, now)
         if bid < ask:
-            self._quote_ms = ts_ms
+            self._market.quote_ms = ts_ms
             self.bot.quote(bid, ask)
-
-    def _heard_market(self, ts_ms: int, now: Now) -> None:
-        lag_ms = now.ms - ts_ms
-        base = self._base_lag_ms
-        if base is None or lag_ms < base:
-            self._base_lag_ms = base = lag_ms
-        if lag_ms - base <= _LATE_MS:
-            self._market_s = now.s
-
-    def _is_new(self, trade_id: str) -> bool:
-        if trade_id in self._recent_set:
-            return False
-        if len(self._recent_ids) == self._recent_ids.maxlen:
-            self._recent_set.discard(self._recent_ids[0])
-        self._recent_ids.append(trade_id)
-        self._recent_set.add(trade_id)
-        return True
-
-    def _remember(self, trade: PublicTrade) -> None:
-        if trade.trade_id.isdecimal():
-            self._last_trade_id = max(self._last_trade_id, int(trade.trade_id))
-        else:
-            self._is_new(trade.trade_id)
 
     # --- everything else ---
 
@@ -309,12 +252,12 @@ class Core:
         jumped_s = (now.ms - self._last.ms) / 1e3 - passed_s
         self._last = now
         if passed_s > _PAUSE_S:
-            self._doubt("the bot stood still", now)
+            self.doubt("the bot stood still", now)
             self._resumed_s = now.s
             self.counts["pause"] += 1
         elif abs(jumped_s) > _PAUSE_S:
-            self._base_lag_ms = None
-            self._doubt("the clock was set", now)
+            self._market.clock_was_set()
+            self.doubt("the clock was set", now)
             self.counts["clock_set"] += 1
 
     # --- modes ---
@@ -326,6 +269,20 @@ class Core:
             return Mode.HALTED
         return Mode.REDUCING if self.mode_reasons else Mode.ACTIVE
 
+    @property
+    def hears_account(self) -> bool:
+        """Whether the stream of the account is live."""
+        return self._links.get(Link.PRIVATE, False)
+
+    def tell(self, intent: Intent) -> None:
+        """Have something done after what is wanted already."""
+        self._out.append(intent)
+
+    def plan_anew(self) -> None:
+        """Have the next moment plan, and there be one."""
+        self.bot.ask_for_plan()
+        self.wants_moment = True
+
     def halt(self, why: str) -> None:
         """Send nothing but cancels from now on; orders that rest stay, and are named."""
         if not self.halted:
@@ -334,22 +291,21 @@ class Core:
             rest = [o.client_id for o in self._ours.values() if o.state is State.OPEN]
             self._out.append(Note("halted", {"why": why, "orders_left": rest}, alert=True))
 
-    def _gate(self, name: str, why: str, until_s: float = math.inf, *, alert: bool = False) -> None:
+    def gate(self, name: str, why: str, until_s: float = math.inf, *, alert: bool = False) -> None:
         """Open nothing until ``until_s``, or until `_clear`."""
         if name not in self.mode_reasons:
             self.counts[f"gate_{name}"] += 1
             self._out.append(Note("reducing", {"reason": name, "why": why}, alert=alert))
         self.mode_reasons[name] = why, until_s
 
-    def _clear(self, name: str) -> None:
+    def clear(self, name: str) -> None:
         if self.mode_reasons.pop(name, None) is not None:
             self._out.append(Note("cleared", {"reason": name, "mode": self.mode.value}))
-            self.bot.ask_for_plan()
-            self.wants_moment = True
+            self.plan_anew()
 
-    def _doubt(self, why: str, now: Now) -> None:
+    def doubt(self, why: str, now: Now) -> None:
         """Events may be missing: nothing is opened until account and orders were read anew."""
-        self._gate("account", why)
+        self.gate("account", why)
         self._epoch += 1
         self._wait_reconcile_s = 0.5
         self._reconcile(now)
@@ -362,7 +318,7 @@ class Core:
             return self.halted
         if reduce_only:
             return ""
-        if self._last.s - self._market_s > _STALE_S:
+        if self._market.age_s(self._last) > STALE_S:
             return "market data are old"
         return next((why for why, _ in self.mode_reasons.values()), "")
 
@@ -711,7 +667,7 @@ class Core:
         elif reaction is Reaction.BACK_OFF:
             self.counts["back_off"] += 1
             wait_s = max(1.0, outcome.retry_after_s)
-            self._gate("rate_limit", why, now.s + wait_s)
+            self.gate("rate_limit", why, now.s + wait_s)
             if order.reduce_only or order.cancelling or order.state is State.OPEN:
                 # Even what has a reserve was held: nothing at all goes out.
                 self._silent_until_s = max(self._silent_until_s, now.s + wait_s)
@@ -719,15 +675,15 @@ class Core:
             self._read_rules(now)
         elif reaction is Reaction.REDUCE_ONLY:
             # Three times a minute it may be asked again; sooner when the rules say so.
-            self._gate("venue", why, now.s + _ASK_AGAIN_S, alert=True)
+            self.gate("venue", why, now.s + _ASK_AGAIN_S, alert=True)
             if order.reduce_only:
                 self._silent_until_s = max(self._silent_until_s, now.s + _ASK_AGAIN_S)
             self._read_rules(now)
         elif reaction is Reaction.RESYNC_CLOCK:
             self.counts["clock_refused"] += 1
-            self._gate("clock", why, now.s + 2.0)
+            self.gate("clock", why, now.s + 2.0)
         elif reaction is Reaction.RECREATE:
-            self._gate("rate_limit", why, now.s + 1.0)
+            self.gate("rate_limit", why, now.s + 1.0)
         elif reaction is Reaction.DROP:
             if order.reduce_only:
                 # Perhaps the position is not what we take it for.
@@ -742,10 +698,10 @@ class Core:
             refusals.popleft()
         refusals.append((now.s, code))
         if sum(each == code for _, each in refusals) >= _MOST_REFUSALS:
-            self._gate("refusals", why, now.s + _MINUTE_S, alert=True)
+            self.gate("refusals", why, now.s + _MINUTE_S, alert=True)
 
     def _unsent(self, event: ev.Unsent, now: Now) -> None:
-        self._gate("journal", event.why, now.s + 1.0, alert=True)
+        self.gate("journal", event.why, now.s + 1.0, alert=True)
         for client_id in event.client_ids:
             order = self._ours.get(client_id)
             if order is not None:
@@ -773,12 +729,11 @@ class Core:
             # Ours after all: it was taken for dead. It must not stand in nobody's books.
             self.counts["risen"] += 1
             self._adopt_order(order, None, now, order.ts_ms)
-            self.bot.ask_for_plan()
-            self.wants_moment = True
+            self.plan_anew()
             self._out.append(Note("risen", {"client_id": order.client_id}, alert=True))
         else:
             self.counts["foreign_writer"] += 1
-            self._gate(
+            self.gate(
                 "foreign_writer",
                 f"another bot places orders on this account: {order.client_id}; stop one of them",
                 alert=True,
@@ -859,8 +814,7 @@ class Core:
         self.bot.gone(order.id)
         if full or asked_for:
             return
-        self.bot.ask_for_plan()
-        self.wants_moment = True
+        self.plan_anew()
         if reason == "reduce_only":
             self.counts["venue_trimmed"] += 1
         elif status is OrderStatus.REJECTED:
@@ -881,7 +835,7 @@ class Core:
                 Note("ended_by_venue", {"client_id": order.client_id, "reason": reason})
             )
             if len(ends) >= _MOST_REFUSALS:
-                self._gate(
+                self.gate(
                     "venue_cancels",
                     f"the venue keeps cancelling our orders ({reason})",
                     now.s + _MINUTE_S,
@@ -955,7 +909,7 @@ class Core:
                 return
             self.counts["unknown_closed"] += 1
             order.ended = order.ended or OrderStatus.CANCELED
-            self._doubt(f"the venue no longer knows {order.client_id}", now)
+            self.doubt(f"the venue no longer knows {order.client_id}", now)
             self._end(order, now)
         elif now.s >= fence_s and order.not_found >= 2:
             self.counts["dead"] += 1
@@ -967,8 +921,7 @@ class Core:
                 Record("outcome", order.client_id, {"verdict": "dead", "final": True, "text": ""})
             )
             self.bot.refused(order.id, False)
-            self.bot.ask_for_plan()
-            self.wants_moment = True
+            self.plan_anew()
         else:
             order.ask_s = max(now.s + _BETWEEN_LOOKS_S, fence_s)
 
@@ -985,14 +938,13 @@ class Core:
                 order.ask_s = now.s + max(wait_s, event.retry_after_s)
         elif event.what == "reconcile":
             self._reconciling = False
-            self._gate("account", f"could not be read: {event.why}")
+            self.gate("account", f"could not be read: {event.why}")
             self._wait_reconcile_s = min(30.0, self._wait_reconcile_s * 2.0)
             self._next_reconcile_s = now.s + max(self._wait_reconcile_s, event.retry_after_s)
         elif event.what == "rules":
             self._reading_rules = False
-            if self._in_question:
-                self.halt(self._in_question)
-            self._next_rules_s = now.s + max(30.0, event.retry_after_s)
+            wait_s = _HALTED_RULES_S if self._in_question else 3.0 * _HALTED_RULES_S
+            self._next_rules_s = now.s + max(wait_s, event.retry_after_s)
         else:
             self._reading_trades = False
             self._next_trades_s = now.s + max(_POLL_TRADES_S, event.retry_after_s)
@@ -1011,7 +963,7 @@ class Core:
         while len(self._seen) > _MOST_SEEN:
             del self._seen[next(iter(self._seen))]
         self._epoch += 1
-        self._booked_s = now.s
+        self._books.booked(now)
         self._fills_since_ms = max(self._fills_since_ms, fill.ts_ms)
         order = (
             self._ours.get(fill.client_id)
@@ -1022,8 +974,8 @@ class Core:
         rate = market.maker_fee if fill.maker else market.taker_fee
         own_fee = -cost(fill.qty, fill.price, inverse=market.inverse) * rate
         told_fee = fill.fee if fill.fee_currency == self._settle else 0.0
-        near = abs(told_fee - own_fee) <= _MONEY_STEP + _FEE_NOISE * abs(own_fee)
-        if fill.ts_ms > self._last_trade_ms or not fill.maker:
+        near = abs(told_fee - own_fee) <= MONEY_STEP + _FEE_NOISE * abs(own_fee)
+        if fill.ts_ms > self._market.trade_ms or not fill.maker:
             # Not a fill of the last trade, which is not to be tested against what this one leaves.
             self.bot.settle()
         _, pnl, fee = self.bot.fill(
@@ -1085,7 +1037,7 @@ class Core:
         order.filled = near_to(order.filled + qty, self._qty_step)
         if order.filled > order.qty:
             self.counts["overfill"] += 1
-            self._doubt(f"{order.client_id} filled more than was ordered", now)
+            self.doubt(f"{order.client_id} filled more than was ordered", now)
         if order.state is State.FINAL:
             self.counts["late_fill"] += 1
             return
@@ -1099,66 +1051,29 @@ class Core:
     def _payment_seen(self, event: ev.PaymentSeen, now: Now) -> None:
         self._pay(event.payment, now)
 
-    def _pay(self, payment: Payment, now: Now, *, book: bool = True) -> None:
+    def _pay(self, payment: Payment, now: Now) -> None:
         key = f"payment {payment.id}"
         if key in self._seen:
             return
         self._seen[key] = None
         self._epoch += 1
-        told = self._told_wallet
-        # The wallet may have told it already.
-        if book and not (
-            told is not None
-            and told[1] >= payment.ts_ms
-            and self._same_money(told[0], self.bot.account[0])
-        ):
-            self.bot.pay(payment.amount)
-        self._booked_s = now.s
+        self._books.pay(payment)
+        self._books.booked(now)
         self._out.append(
             Record("payment", payment.id, {"amount": payment.amount, "venue_ts_ms": payment.ts_ms})
         )
 
     def _wallet_seen(self, event: ev.WalletSeen, now: Now) -> None:
-        if self._told_wallet is None or event.ts_ms >= self._told_wallet[1]:
-            self._told_wallet = event.wallet, event.ts_ms, now.s
-            if event.wallet < self.bot.account[0] * (1.0 - _GREAT_LOSS):
-                # Taken out, perhaps: what is open may be too much already.
-                self._doubt("the wallet has become much smaller", now)
+        self._books.wallet_told(event.wallet, event.ts_ms, now)
 
     def _position_seen(self, event: ev.PositionSeen, now: Now) -> None:
-        self._told_position = event.position.size, now.s
+        self._books.position_told(event.position.size, now)
 
     def _mark_seen(self, event: ev.MarkSeen, now: Now) -> None:
         mark = event.mark
-        self._heard_market(mark.ts_ms, now)
+        self._market.heard(mark.ts_ms, now)
         self._mark_price = mark.mark_price
         self.bot.funding_rate(mark.funding_rate)
-
-    @staticmethod
-    def _same_money(a: float, b: float) -> bool:
-        return abs(a - b) <= _MONEY_STEP + _MONEY_NOISE * max(abs(a), abs(b))
-
-    def _compare_books(self, now: Now) -> None:
-        """Compare with what the streams last told, once no fill can be on its way any more."""
-        if now.s - self._booked_s < _DIFFER_S:
-            return
-        wallet, _, size, _, _ = self.bot.account
-        told = self._told_wallet
-        if told is not None and now.s - told[2] >= _DIFFER_S:
-            self._told_wallet = told[0], told[1], -math.inf  # compared
-            if told[2] > -math.inf and not self._same_money(told[0], wallet) and told[0] > 0.0:
-                drift = told[0] - wallet
-                # Roundings add up; anything more is a payment, a transfer, or our mistake.
-                self.counts["wallet_adopted"] += 1
-                self.bot.adopt(wallet=told[0])
-                if abs(drift) > 1e-6 * abs(wallet):
-                    self.bot.ask_for_plan()
-                    self.wants_moment = True
-                    self._out.append(Note("wallet", {"was": wallet, "is": told[0]}))
-        position = self._told_position
-        if position is not None and now.s - position[1] >= _DIFFER_S and position[0] != size:
-            self._told_position = None
-            self._doubt("the venue tells another position", now)
 
     # --- reading everything anew ---
 
@@ -1181,9 +1096,9 @@ class Core:
             self._next_reconcile_s = now.s + self._wait_reconcile_s
             self._wait_reconcile_s = min(4.0, self._wait_reconcile_s * 1.5)
             if coherent:
-                self._gate("account", "fills were missing")
+                self.gate("account", "fills were missing")
             return
-        agreed = self._agree(event.account, now)
+        agreed = self._books.agree(event.account, now)
         for order in event.orders:
             self._told_of(order, now)
         listed = {order.client_id for order in event.orders}
@@ -1199,104 +1114,10 @@ class Core:
             self._wait_reconcile_s = 0.5
             altered = "leverage" in self.mode_reasons or "margin_mode" in self.mode_reasons
             self._next_reconcile_s = now.s + (_ALTERED_S if altered else _RECONCILE_S)
-            self._clear("account")
+            self.clear("account")
         else:
             self._next_reconcile_s = now.s + 1.1
         self._look_up_due(now)
-
-    def _agree(self, account: Account, now: Now) -> bool:
-        """Compare our books with the venue's; what stays different is the venue's to say."""
-        wallet, _, size, entry_price, _ = self.bot.account
-        held = account.position
-        if not account.one_way:
-            self.halt("the account is in hedge mode now; switch back to one-way and start again")
-            return False
-        if account.cross_mode is not self.config.cross_mode:
-            self._gate("margin_mode", "the margin mode was changed at the venue", alert=True)
-        else:
-            self._clear("margin_mode")
-        if account.leverage < self.config.leverage:
-            self._gate(
-                "leverage", f"the leverage was set to {account.leverage:g} at the venue", alert=True
-            )
-        else:
-            self._clear("leverage")
-        if held.size != 0.0 and not held.entry_price > 0.0:
-            self.counts["unusable_account"] += 1
-            self._gate("account", "a position without a price was reported")
-            return False
-        agreed = self._settled(
-            "position",
-            held.size == size,
-            held.size,
-            now,
-            lambda: self._adopt_position(account, now),
-        )
-        agreed &= self._settled(
-            "wallet",
-            self._same_money(account.wallet, wallet),
-            account.wallet,
-            now,
-            lambda: self._adopt_wallet(account.wallet),
-        )
-        if agreed and size != 0.0:
-            # Fills that came out of their order leave another average.
-            agreed = self._settled(
-                "entry_price",
-                abs(held.entry_price - entry_price) <= _PRICE_NOISE * entry_price,
-                held.entry_price,
-                now,
-                lambda: self._adopt_position(account, now),
-            )
-            self._take_liq(held.liq_price)
-        return agreed
-
-    def _settled(
-        self, name: str, same: bool, told: float, now: Now, adopt: Callable[[], None]
-    ) -> bool:
-        """Believe a difference once it was read twice; for longer when the stream denies it."""
-        if same:
-            self._differs.pop(name, None)
-            return True
-        before = self._differs.get(name)
-        if before is None or before[0] != told:
-            self.counts["mismatch"] += 1
-            self._differs[name] = told, now.s
-            self._gate("account", f"{name} is not what the venue says")
-            return False
-        denied = self._links.get(Link.PRIVATE, False) and (
-            told == 0.0 or (self._told_position is not None and name == "position")
-        )
-        if now.s - before[1] < (_CONTRADICTION_S if denied else 1.0):
-            return False
-        del self._differs[name]
-        self.counts["adopted"] += 1
-        adopt()
-        return True
-
-    def _adopt_position(self, account: Account, now: Now) -> None:
-        held = account.position
-        was = self.bot.account[2]
-        self.bot.adopt(size=held.size, entry_price=held.entry_price)
-        self._take_liq(held.liq_price)
-        self._told_position = None
-        self.wants_moment = True
-        self._out.append(
-            Record("adopted", "position", {"was": was, "is": held.size, "price": held.entry_price})
-        )
-        self._out.append(Note("adopted", {"size": held.size, "was": was}, alert=True))
-
-    def _adopt_wallet(self, wallet: float) -> None:
-        self._out.append(Record("adopted", "wallet", {"was": self.bot.account[0], "is": wallet}))
-        self.bot.adopt(wallet=wallet)
-        self.bot.ask_for_plan()
-        self.wants_moment = True
-
-    def _take_liq(self, told: float) -> None:
-        """Go by the venue's liquidation price where ours is clearly another."""
-        ours = self.bot.account[4]
-        if math.isfinite(told) and told > 0.0 and abs(told - ours) > _PRICE_NOISE * told:
-            self.bot.adopt(liq_price=told)
 
     def _read_rules(self, now: Now) -> None:
         if not self._reading_rules:
@@ -1308,15 +1129,15 @@ class Core:
         self._reading_rules = False
         rules = event.rules
         if not rules.trading:
-            self._gate("not_trading", "the venue does not trade the symbol now", alert=True)
+            self.gate("not_trading", "the venue does not trade the symbol now", alert=True)
             self._in_question = ""
             self._silent_until_s = max(self._silent_until_s, now.s + _HALTED_RULES_S + 1.0)
             self._next_rules_s = now.s + _HALTED_RULES_S
         elif self._in_question:
             self.halt(self._in_question)
         elif "not_trading" in self.mode_reasons:
-            self._clear("not_trading")
-            self._clear("venue")
+            self.clear("not_trading")
+            self.clear("venue")
             self._silent_until_s = min(self._silent_until_s, now.s)
         if rules.market != self.rules.market:
             self.counts["rules_changed"] += 1
@@ -1341,7 +1162,7 @@ class Core:
             if link is Link.PRIVATE:
                 self.halt(f"the venue does not let us in any more: {event.reason}")
             else:
-                self._gate(f"link_{link}", f"closed for good: {event.reason}", alert=True)
+                self.gate(f"link_{link}", f"closed for good: {event.reason}", alert=True)
             return
         if was is None or was == event.live:
             return
@@ -1356,21 +1177,21 @@ class Core:
                 self.bot.unquoted()
                 if self.config.book != "ticker":
                     return
-            self._gate(f"link_{link}", f"no connection for {link}: {event.reason}")
+            self.gate(f"link_{link}", f"no connection for {link}: {event.reason}")
             return
         if link is Link.PRIVATE:
-            self._doubt("events of the account may be missing", now)
+            self.doubt("events of the account may be missing", now)
         if link is Link.TRADES:
             self._read_trades(now)
-        self._clear(f"link_{link}")
+        self.clear(f"link_{link}")
 
     def _gap_seen(self, event: ev.GapSeen, now: Now) -> None:
         self.counts[f"gap_{event.link}"] += 1
         if event.link is Link.TRADES:
-            self._gate("trades", event.reason)
+            self.gate("trades", event.reason)
             self._read_trades(now)
         elif event.link is not Link.BOOK:
-            self._doubt(event.reason, now)
+            self.doubt(event.reason, now)
 
     def _read_trades(self, now: Now) -> None:
         if not self._reading_trades:
@@ -1382,27 +1203,23 @@ class Core:
         """Fill a gap, or stand in for a stream that is silent."""
         self._reading_trades = False
         for trade in event.trades:
-            if trade.trade_id.isdecimal():
-                if int(trade.trade_id) <= self._last_trade_id:
-                    continue
-                self._last_trade_id = int(trade.trade_id)
-            elif not self._is_new(trade.trade_id):
+            if not self._market.is_new(trade.trade_id):
                 continue
             self.counts["trades_backfilled"] += 1
-            if self.bot.trade(trade.price, trade.buyer_maker, trade.ts_ms > self._quote_ms):
+            if self.bot.trade(trade.price, trade.buyer_maker, trade.ts_ms > self._market.quote_ms):
                 self.wants_moment = True
-        self._clear("trades")
+        self.clear("trades")
 
     # --- time ---
 
     def _tick(self, _: ev.Tick, now: Now) -> None:
         for name in [n for n, (_, until_s) in self.mode_reasons.items() if until_s <= now.s]:
-            self._clear(name)
-        stale = now.s - self._market_s > _STALE_S
+            self.clear(name)
+        stale = self._market.age_s(now) > STALE_S
         if stale:
-            self._gate("market", f"no market data for {_STALE_S:g} s")
+            self.gate("market", f"no market data for {STALE_S:g} s")
         elif "market" in self.mode_reasons:
-            self._clear("market")
+            self.clear("market")
         blind = stale or self._links.get(Link.TRADES) is False
         if blind and now.s >= self._next_trades_s:
             self._read_trades(now)
@@ -1411,7 +1228,7 @@ class Core:
             self.bot.ask_for_plan()
             if self.stopping is not None:
                 self._cancel_all(now)
-        self._compare_books(now)
+        self._books.compare(now)
         if now.s >= self._next_reconcile_s:
             self._reconcile(now)
         if now.s >= self._next_rules_s:
@@ -1442,9 +1259,9 @@ class Core:
 
     def _hold(self, event: ev.Hold, now: Now) -> None:
         if event.why:
-            self._gate(event.name, event.why, alert=True)
+            self.gate(event.name, event.why, alert=True)
         else:
-            self._clear(event.name)
+            self.clear(event.name)
 
     # --- the end ---
 
@@ -1552,7 +1369,7 @@ class Core:
             "equity": wallet + self.bot.open_pnl,
             "position": {"size": size, "entry_price": entry_price, "liq_price": liq_price},
             "market": {"last": last, "bid": bid, "ask": ask, "ema": ema, "mark": self._mark_price},
-            "market_age_s": self._last.s - self._market_s,
+            "market_age_s": self._market.age_s(self._last),
             "confirmed_s_ago": self._last.s - self._confirmed_s,
             "links": {link.value: live for link, live in self._links.items()},
             "orders": [
