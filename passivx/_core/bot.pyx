@@ -175,12 +175,15 @@ cdef class Bot:
         The fee is what the rate makes of it unless the venue's is given; negative when paid.
         """
         cdef Execution ex
-        cdef double told
-        if not (0.0 < price < INFINITY and 0.0 < qty < INFINITY) or side * side != 1:
-            raise ValueError(f"price and qty must be > 0, side 1 or -1: {price}, {qty}, {side}")
+        cdef double told = 0.0 if fee is None else fee
+        if not (0.0 < price < INFINITY and 0.0 < qty < INFINITY) or side not in (1, -1):
+            raise ValueError(
+                f"price and qty must be finite and > 0, side must be 1 or -1: "
+                f"{price}, {qty}, {side}")
+        if not (isfinite(fee_rate) and isfinite(told)):
+            raise ValueError(f"fee_rate and fee must be finite, were {fee_rate} and {fee}")
         apply_fill(self._venue, side, price, qty, fee_rate, &ex)
         if fee is not None:
-            told = fee
             self._venue.account.wallet = self._venue.account.wallet - ex.fee + told
             ex.fee = told
             fix_levels(self._venue, price)
@@ -206,20 +209,26 @@ cdef class Bot:
         Without ``liq_price`` it is computed anew; it stays until the next fill or payment.
         """
         cdef Venue* v = self._venue
-        if wallet is not None:
-            if not isfinite(wallet):
-                raise ValueError(f"wallet must be finite, was {wallet}")
-            v.account.wallet = wallet
+        cdef double new_wallet = v.account.wallet if wallet is None else wallet
+        cdef double new_size = v.account.size if size is None else size
+        cdef double new_entry = v.account.entry_price
+        cdef double new_liq = 0.0 if liq_price is None else liq_price
         if size is not None:
-            if not isfinite(size) or (size != 0.0 and not 0.0 < entry_price < INFINITY):
-                raise ValueError(f"size and entry_price must be usable: {size}, {entry_price}")
-            v.account.size = size
-            v.account.entry_price = entry_price if size != 0.0 else 0.0
+            new_entry = 0.0 if entry_price is None or new_size == 0.0 else entry_price
+        # All of it, or nothing.
+        if not isfinite(new_wallet):
+            raise ValueError(f"wallet must be finite, was {wallet}")
+        if not isfinite(new_size) or (new_size != 0.0 and not 0.0 < new_entry < INFINITY):
+            raise ValueError(
+                f"size must be finite, entry_price finite and > 0: {size}, {entry_price}")
+        if not 0.0 <= new_liq < INFINITY:
+            raise ValueError(f"liq_price must be finite and >= 0, was {liq_price}")
+        v.account.wallet = new_wallet
+        v.account.size = new_size
+        v.account.entry_price = new_entry
         fix_levels(v, v.book.last)
         if liq_price is not None:
-            if not 0.0 <= liq_price < INFINITY:
-                raise ValueError(f"liq_price must be finite and >= 0, was {liq_price}")
-            v.account.liq_price = liq_price
+            v.account.liq_price = new_liq
         self._tell()
         if size is not None:
             self._flow.due = True
