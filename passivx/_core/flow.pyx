@@ -130,6 +130,8 @@ cdef void flow_gone(Flow* flow, int64_t id) noexcept nogil:
     flow.settled = False
     if order is NULL:
         return
+    if id == flow.stop_id:
+        end_stop(flow)         # it ended unfilled: the next requote may start another
     behind = &flow.live[flow.n_live] - order - 1
     if behind > 0:
         memmove(order, order + 1, behind * sizeof(Live))

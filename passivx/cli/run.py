@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import rich_click as click
@@ -244,13 +247,36 @@ async def _check(session: Session, *, yes: bool, allow_withdraw: bool) -> None:
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
 
     def ask(question: str) -> bool:
-        # In a thread, so that a signal still ends it.
         return click.confirm(question, default=False)
 
-    await asyncio.to_thread(
-        approve,
-        preflight,
-        yes=yes or session.plan.paper_wallet is not None,
-        interactive=interactive,
-        ask=ask,
-    )
+    def work() -> None:
+        agreed = yes or session.plan.paper_wallet is not None
+        approve(preflight, yes=agreed, interactive=interactive, ask=ask)
+
+    await _in_daemon(work)
+
+
+async def _in_daemon(work: Callable[[], None]) -> None:
+    """Run what waits for a person in a thread that no signal has to wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except (Exception, click.Abort) as e:
+            error = e
+        with contextlib.suppress(RuntimeError):  # nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="question", daemon=True).start()
+    await done

@@ -67,18 +67,31 @@ _RULES_S: Final = 24 * 3600.0
 _HALTED_RULES_S: Final = 10.0
 # While no stream of trades is live, REST is asked for them so often, s.
 _POLL_TRADES_S: Final = 3.0
+_HOLD_TRADES_S: Final = 2.0
 # An answer without the order's state is followed by its event; else it is looked up, s.
 _EVENT_S: Final = 1.0
 _FIRST_LOOK_S: Final = 0.5
 _BETWEEN_LOOKS_S: Final = 1.1
+_LONGEST_LOOK_S: Final = 8.0
 # Refusals of one kind within a minute before entries wait.
 _MOST_REFUSALS: Final = 3
 _MINUTE_S: Final = 60.0
 _ASK_AGAIN_S: Final = 20.0
+# Entries that rest when the bot halts are cancelled so often, so far apart: a key may be gone.
+_HALT_TRIES: Final = 4
+_FLATTEN_AGAIN_S: Final = 0.5
+_HALT_AGAIN_S: Final = 15.0
+# An order of a run that was killed may arrive so long after another has begun, s.
+_LATE_ARRIVALS_S: Final = 15.0
 _MOST_SEEN: Final = 50_000
 _MOST_CLOSED: Final = 2_000
 _EQUITY_S: Final = 60.0
+# How much further back fills are read than they need be, ms.
+_OVERLAP_MS: Final = 60_000
+_MOST_ORPHANS: Final = 1_000
 _FEE_NOISE: Final = 1e-5
+# A stranger's fill so near the liquidation price, or beyond it, is the venue's.
+_NEAR_LIQUIDATION: Final = 0.01
 
 # A look at an enum costs three times what a comparison does.
 _CANCEL: Final = int(What.CANCEL)
@@ -104,7 +117,8 @@ class Opening:
     ``intents``: journal bodies and wall times of orders whose fate the last run did not learn, by
     client id; ``filled``: what is known to have filled of orders, by client id and by the venue's;
     ``seen``: trade and payment ids that need not be booked; ``trades``: recent public ones, oldest
-    first, at least one; ``close_base``: the journal's, None when it has none.
+    first, at least one; ``close_base``: the journal's, None when it has none; ``liquidated``: the
+    venue has closed the position since the last run.
     """
 
     config: Config
@@ -118,6 +132,7 @@ class Opening:
     close_base: float | None
     instance: str
     settle: str
+    liquidated: bool = False
 
 
 class Core:
@@ -150,6 +165,10 @@ class Core:
         self._n_ids = 0
         self._epoch = 0
         self._last = now
+        self._began_s = now.s
+        # The venue's clock against ours: what is read since some time is asked for in its time.
+        self._venue_ahead_ms = opening.account.ts_ms - now.ms
+        self._account_ms = opening.account.ts_ms
         self._ours: dict[str, Ours] = {}
         self._by_id: dict[int, Ours] = {}
         self._by_order_id: dict[str, Ours] = {}
@@ -160,6 +179,9 @@ class Core:
         self._seen: dict[str, None] = dict.fromkeys(opening.seen)
         self._links: dict[Link, bool] = {}
         self._market = MarketView(opening.trades, opening.account.ts_ms, now)
+        # Trades of the stream that wait for those a gap has swallowed, since when.
+        self._held_trades: list[tuple[str, float, float, int, bool]] | None = None
+        self._held_since_s = now.s
         self._reading_trades = False
         self._next_trades_s = now.s
         self._confirmed_s = now.s
@@ -175,10 +197,14 @@ class Core:
         self._venue_ends: deque[float] = deque()
         self._flattened = False
         self._resumed_s = -math.inf
+        self._flatten_again_s = -math.inf
+        self._halt_tries = 0
+        self._halt_again_s = math.inf
         self._silent_until_s = -math.inf
         self._in_question = ""  # why to halt, if the rules do not say that nothing trades
         self._again: Ours | None = None  # a market stop that waits for room
-        self._fills_since_ms = now.ms
+        # Fills and payments are known up to here, by the venue's time; as of a complete reading.
+        self._known_ms = self._reading_ms = opening.account.ts_ms
         self._out: _Intents = []
         self._leverage = opening.account.leverage
 
@@ -213,6 +239,7 @@ class Core:
                 self.bot.close_base_is(base)
         self._take_over(opening, now)
         self.bot.ask_for_plan()
+        self._liquidated_before = opening.liquidated
 
     # --- the market: the hot path ---
 
@@ -221,6 +248,11 @@ class Core:
     ) -> bool:
         """Take in a public trade; True if it was new."""
         market = self._market
+        if self._held_trades is not None:
+            # Those that are missing come first.
+            self._held_trades.append((trade_id, price, qty, ts_ms, buyer_maker))
+            market.heard(ts_ms, now)
+            return True
         if not market.is_new(trade_id):
             return False
         if now.s - self._last.s > _PAUSE_S:
@@ -248,6 +280,9 @@ class Core:
         return self._out
 
     def _enter(self, now: Now) -> None:
+        if self._liquidated_before:
+            self._liquidated_before = False
+            self.halt("the position was liquidated while no bot was there; start again to go on")
         passed_s = now.s - self._last.s
         jumped_s = (now.ms - self._last.ms) / 1e3 - passed_s
         self._last = now
@@ -256,7 +291,6 @@ class Core:
             self._resumed_s = now.s
             self.counts["pause"] += 1
         elif abs(jumped_s) > _PAUSE_S:
-            self._market.clock_was_set()
             self.doubt("the clock was set", now)
             self.counts["clock_set"] += 1
 
@@ -284,12 +318,30 @@ class Core:
         self.wants_moment = True
 
     def halt(self, why: str) -> None:
-        """Send nothing but cancels from now on; orders that rest stay, and are named."""
+        """Send nothing but cancels from now on: of what could enlarge the position, at once."""
         if not self.halted:
             self.halted = why
             self.counts["halt"] += 1
             rest = [o.client_id for o in self._ours.values() if o.state is State.OPEN]
             self._out.append(Note("halted", {"why": why, "orders_left": rest}, alert=True))
+            self._halt_tries = _HALT_TRIES
+            self._cancel_entries(self._last)
+
+    def _cancel_entries(self, now: Now) -> None:
+        """While halted nobody closes what an entry would open."""
+        self._halt_tries -= 1
+        self._halt_again_s = now.s + _HALT_AGAIN_S
+        self._cancel_now([o for o in self._ours.values() if not o.reduce_only], now)
+
+    def _cancel_now(self, orders: Iterable[Ours], now: Now) -> None:
+        """Cancel outside the flow; one whose cancel has no answer is cancelled again."""
+        due = [o for o in orders if o.ended is None and (not o.cancelling or o.cancel_unknown)]
+        for order in due:
+            order.cancelling = True
+            order.cancel_answered = order.cancel_unknown = False
+            order.cancel_s = now.s
+        if due:
+            self._flush([], [o.as_order() for o in due])
 
     def gate(self, name: str, why: str, until_s: float = math.inf, *, alert: bool = False) -> None:
         """Open nothing until ``until_s``, or until `_clear`."""
@@ -461,7 +513,7 @@ class Core:
                 self._adopt_order(order, body, now, sent_ms)
         for client_id, (sent_ms, body) in intents.items():
             # Neither open nor known to have ended. Its age goes by the wall clock, which may have
-            # been set meanwhile: rather too young than too old.
+            # been set meanwhile: for that it is asked about twice, too.
             age_s = min(max(0.0, (now.ms - sent_ms) / 1e3), FENCE_S)
             unknown = ours_of_body(client_id, body, sent_s=now.s - age_s, sent_ms=sent_ms)
             unknown.filled = opening.filled.get(client_id, 0.0)
@@ -576,7 +628,8 @@ class Core:
 
     def _rejected(self, order: Ours, outcome: Outcome, now: Now) -> None:
         """It is proven that the order never was."""
-        if order.at_market and outcome.reaction is Reaction.DROP and self._try_again(order):
+        again = order.at_market and order.id != 0 and outcome.reaction is Reaction.DROP
+        if again and self._try_again(order):
             return
         would_take = outcome.reaction is Reaction.REPRICE
         # What is refused as it stands would be refused again: its slot waits for the next requote.
@@ -585,9 +638,8 @@ class Core:
         self._arrived(order)
         self._forget(order)
         self.bot.refused(order.id, would_take or (blocked and order.kind not in _STOPS))
-        if order.id == 0 and outcome.reaction is Reaction.BACK_OFF:
-            # The one that closes the position at the end, held by a rate limit.
-            self._flattened = False
+        if order.id == 0:
+            self._flattened = False  # the one that closes the position at the end: another try
         if not would_take:
             self._out.append(
                 Note(
@@ -720,13 +772,18 @@ class Core:
             self._see(ours, order, now)
         elif not is_own_id(order.client_id):
             self.counts["foreign_order"] += 1
-        elif order.client_id not in self._closed and not order.status.final:
-            self._stranger(order, now)
+        elif not order.status.final:
+            closed = self._closed.get(order.client_id)
+            # That an order was taken for dead, or refused, is no proof of its end.
+            if closed is None or closed.ended is None:
+                self._stranger(order, now)
 
     def _stranger(self, order: Order, now: Now) -> None:
         """An order with our prefix that we do not know."""
-        if instance_of(order.client_id) == self._instance:
-            # Ours after all: it was taken for dead. It must not stand in nobody's books.
+        own = instance_of(order.client_id) == self._instance
+        if own or now.s - self._began_s < _LATE_ARRIVALS_S:
+            # Ours after all: it was taken for dead, or left just before the last run died. It must
+            # not stand in nobody's books.
             self.counts["risen"] += 1
             self._adopt_order(order, None, now, order.ts_ms)
             self.plan_anew()
@@ -812,6 +869,8 @@ class Core:
             self.bot.refused(order.id, True)
             return
         self.bot.gone(order.id)
+        if order.id == 0:
+            self._flattened = False
         if full or asked_for:
             return
         self.plan_anew()
@@ -859,7 +918,8 @@ class Core:
             if order.ask_s is not None and order.ask_s <= now.s and not order.asking:
                 order.asking = True
                 order.asked += 1
-                self._out.append(ev.LookUp(order.client_id, order.sent_ms - 1000))
+                since_ms = order.sent_ms + self._venue_ahead_ms - _OVERLAP_MS
+                self._out.append(ev.LookUp(order.client_id, since_ms))
 
     def _found(self, event: ev.Found, now: Now) -> None:
         order = self._ours.get(event.client_id)
@@ -869,6 +929,7 @@ class Core:
             return
         self._epoch += 1
         order.asking = False
+        order.asked = 0
         order.ask_s = None
         if event.order is not None:
             # What was booked before this run began, or as nobody's, was of this order too.
@@ -886,9 +947,8 @@ class Core:
         if order.final:
             return
         if order.ended is not None:
-            # Its fills are not known yet.
+            # Its fills are not listed yet.
             order.ask_s = now.s + 2.0
-            self._reconcile(now)
         elif order.cancelling:
             # It rests, although its cancel may still be on its way; after the fence it is not.
             fence_s = order.cancel_s + (_BETWEEN_LOOKS_S if not order.cancel_unknown else FENCE_S)
@@ -928,13 +988,17 @@ class Core:
     def _not_read(self, event: ev.NotRead, now: Now) -> None:
         """A read failed: nothing is concluded from it."""
         self.counts["not_read"] += 1
-        if event.fatal:
+        if event.fatal and event.what == "rules":
             self.halt(event.why)
+        elif event.fatal:
+            # Asked twice: one wrong answer must not end it.
+            self._in_question = event.why
+            self._read_rules(now)
         if event.what == "look_up":
             order = self._ours.get(event.key)
             if order is not None:
                 order.asking = False
-                wait_s = min(30.0, 2.0 ** min(order.asked, 5))
+                wait_s = min(_LONGEST_LOOK_S, 2.0 ** min(order.asked, 5))
                 order.ask_s = now.s + max(wait_s, event.retry_after_s)
         elif event.what == "reconcile":
             self._reconciling = False
@@ -956,7 +1020,8 @@ class Core:
 
     def _book(self, fill: Fill, now: Now) -> None:
         """Take in an execution of the account, once."""
-        if fill.trade_id in self._seen:
+        if fill.trade_id in self._seen or fill.ts_ms < self._account_ms - _OVERLAP_MS:
+            # Known, or of before this run: then it is in the account that it began with.
             self.counts["duplicate_fill"] += 1
             return
         self._seen[fill.trade_id] = None
@@ -964,7 +1029,6 @@ class Core:
             del self._seen[next(iter(self._seen))]
         self._epoch += 1
         self._books.booked(now)
-        self._fills_since_ms = max(self._fills_since_ms, fill.ts_ms)
         order = (
             self._ours.get(fill.client_id)
             or self._by_order_id.get(fill.order_id)
@@ -973,11 +1037,14 @@ class Core:
         market = self.rules.market
         rate = market.maker_fee if fill.maker else market.taker_fee
         own_fee = -cost(fill.qty, fill.price, inverse=market.inverse) * rate
-        told_fee = fill.fee if fill.fee_currency == self._settle else 0.0
+        told_fee = fill.fee if fill.fee_currency in ("", self._settle) else 0.0
         near = abs(told_fee - own_fee) <= MONEY_STEP + _FEE_NOISE * abs(own_fee)
         if fill.ts_ms > self._market.trade_ms or not fill.maker:
             # Not a fill of the last trade, which is not to be tested against what this one leaves.
             self.bot.settle()
+        liquidated = fill.kind is FillKind.LIQUIDATION or (
+            order is None and self._looks_liquidated(fill)
+        )
         _, pnl, fee = self.bot.fill(
             order.id if order is not None and order.state is not State.FINAL else 0,
             fill.side,
@@ -1013,13 +1080,18 @@ class Core:
             )
         )
         self.wants_moment = True
-        if fill.kind is FillKind.LIQUIDATION:
-            self.halt("the venue has liquidated the position")
+        if liquidated:
+            self.halt(
+                "the position was liquidated; look at the account and the config before you start "
+                "again"
+            )
         elif fill.kind is FillKind.ADL:
             self.counts["adl"] += 1
         if order is None:
             if fill.order_id and not fill.client_id:
                 self._orphans[fill.order_id] = self._orphans.get(fill.order_id, 0.0) + fill.qty
+                if len(self._orphans) > _MOST_ORPHANS:
+                    del self._orphans[next(iter(self._orphans))]
                 # It may be of an order that we wait to hear of.
                 for each in self._ours.values():
                     if each.state is not State.OPEN and each.side == fill.side:
@@ -1027,6 +1099,14 @@ class Core:
             self.counts["foreign_fill"] += 1
             return
         self._filled(order, fill.qty, now)
+
+    def _looks_liquidated(self, fill: Fill) -> bool:
+        """Tell a liquidation from a trade of somebody else: Binance's REST does not say."""
+        _, _, size, _, liq_price = self.bot.account
+        if fill.client_id or not size * fill.side < 0.0 or not liq_price > 0.0:
+            return False
+        side = 1.0 if size > 0.0 else -1.0
+        return side * fill.price <= side * liq_price * (1.0 + side * _NEAR_LIQUIDATION)
 
     def _credit(self, order: Ours, qty: float) -> None:
         """Fills that were booked as nobody's were of this order."""
@@ -1081,10 +1161,12 @@ class Core:
         if not self._reconciling:
             self._reconciling = True
             self._next_reconcile_s = now.s + _RECONCILE_S
-            self._out.append(ev.Reconcile(self._epoch, self._fills_since_ms - 60_000))
+            self._reading_ms = now.ms + self._venue_ahead_ms
+            self._out.append(ev.Reconcile(self._epoch, self._known_ms - _OVERLAP_MS))
 
     def _snapshot(self, event: ev.Snapshot, now: Now) -> None:
         self._reconciling = False
+        self._known_ms = self._reading_ms
         coherent = event.epoch == self._epoch
         for fill in event.fills:
             self._book(fill, now)
@@ -1105,6 +1187,7 @@ class Core:
         for ours in self._ours.values():
             if (
                 ours.state is State.OPEN
+                and ours.ended is None
                 and ours.client_id not in listed
                 and now.s - ours.sent_s > 1.0
             ):
@@ -1189,6 +1272,8 @@ class Core:
         self.counts[f"gap_{event.link}"] += 1
         if event.link is Link.TRADES:
             self.gate("trades", event.reason)
+            if self._held_trades is None:
+                self._held_trades, self._held_since_s = [], now.s
             self._read_trades(now)
         elif event.link is not Link.BOOK:
             self.doubt(event.reason, now)
@@ -1208,7 +1293,14 @@ class Core:
             self.counts["trades_backfilled"] += 1
             if self.bot.trade(trade.price, trade.buyer_maker, trade.ts_ms > self._market.quote_ms):
                 self.wants_moment = True
+        self._let_trades_go(now)
         self.clear("trades")
+
+    def _let_trades_go(self, now: Now) -> None:
+        """Play what the stream has told while a gap was filled, or could not be."""
+        held, self._held_trades = self._held_trades or [], None
+        for trade_id, price, qty, ts_ms, buyer_maker in held:
+            self.trade(trade_id, price, qty, ts_ms, buyer_maker, now)
 
     # --- time ---
 
@@ -1220,6 +1312,8 @@ class Core:
             self.gate("market", f"no market data for {STALE_S:g} s")
         elif "market" in self.mode_reasons:
             self.clear("market")
+        if self._held_trades is not None and now.s - self._held_since_s > _HOLD_TRADES_S:
+            self._let_trades_go(now)  # a stop must not wait for an answer
         blind = stale or self._links.get(Link.TRADES) is False
         if blind and now.s >= self._next_trades_s:
             self._read_trades(now)
@@ -1228,6 +1322,8 @@ class Core:
             self.bot.ask_for_plan()
             if self.stopping is not None:
                 self._cancel_all(now)
+        if self.halted and self._halt_tries > 0 and now.s >= self._halt_again_s:
+            self._cancel_entries(now)
         self._books.compare(now)
         if now.s >= self._next_reconcile_s:
             self._reconcile(now)
@@ -1273,25 +1369,15 @@ class Core:
     def _cancel_all(self, now: Now) -> None:
         if self.stopping is OnExit.KEEP:
             return
-        # A cancel of which nobody knows whether it arrived is sent anew: there is no later.
-        orders = [
-            o
-            for o in self._ours.values()
-            if o.ended is None and (not o.cancelling or o.cancel_unknown)
-        ]
-        for order in orders:
-            order.cancelling = True
-            order.cancel_answered = order.cancel_unknown = False
-            order.cancel_s = now.s
-        if orders:
-            self._flush([], [o.as_order() for o in orders])
+        self._cancel_now(self._ours.values(), now)
 
     def flatten(self, now: Now) -> list[Intent]:
         """Close the position at market: once, after the cancels of a stop that asks for it."""
         self._out = []
         size = self.bot.account[2]
-        if self._must_flatten and now.s >= self._silent_until_s:
+        if self._must_flatten and now.s >= max(self._silent_until_s, self._flatten_again_s):
             self._flattened = True
+            self._flatten_again_s = now.s + _FLATTEN_AGAIN_S
             self._n_ids += 1
             order = Ours(
                 id=0,
@@ -1334,6 +1420,13 @@ class Core:
     def open_ids(self) -> list[str]:
         """Client ids of our orders that rest, as far as known."""
         return [o.client_id for o in self._ours.values() if o.state is State.OPEN]
+
+    @property
+    def open_entries(self) -> list[str]:
+        """Client ids of those that could enlarge the position."""
+        return [
+            o.client_id for o in self._ours.values() if o.state is State.OPEN and not o.reduce_only
+        ]
 
     @property
     def adopted_ids(self) -> list[str]:
@@ -1385,6 +1478,7 @@ class Core:
                 }
                 for o in self._ours.values()
             ],
+            "orders_left": self.open_ids if self.halted else [],
             "counts": dict(self.counts),
         }
 

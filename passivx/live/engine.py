@@ -20,10 +20,11 @@ import orjson
 
 from passivx.clock import Clock, Timer
 from passivx.config import Config
-from passivx.errors import UnavailableError, VenueError
+from passivx.errors import PassivxError, UnavailableError, VenueError
 from passivx.exchanges.base import (
     Exchange,
     Fill,
+    FillKind,
     Link,
     MarkPrice,
     Order,
@@ -109,6 +110,7 @@ class Engine:
     ) -> None:
         self.core: Core | None = None
         self.opened = asyncio.Event()
+        self.left: list[str] = []  # orders that a stop wanted gone and could not prove so
         self._config = config
         self._exchange = exchange
         self._journal = journal
@@ -123,6 +125,7 @@ class Engine:
         self._moment: Timer | None = None
         self._requote_timer: Timer | None = None
         self._rows: list[tuple[int, str, str, Mapping[str, Any]]] = []
+        self._behind = False  # rows could not be written
         self._reads: set[asyncio.Task[None]] = set()
         self._stop: OnExit | None = None
         self._ended = False
@@ -171,6 +174,10 @@ class Engine:
         if self._failure is not None:
             raise self._failure
         await self._wind_up()
+        if self._failure is not None:
+            raise self._failure
+        if self._stop is OnExit.FLATTEN and (size := self._live_core().bot.account[2]) != 0.0:
+            raise PassivxError(f"a position of {size:g} could not be closed; close it at the venue")
 
     def _fail(self, error: BaseException) -> None:
         if self._failure is None:
@@ -254,6 +261,11 @@ class Engine:
             seen=seen,
             trades=trades,
             close_base=memory.close_base if same_size else None,
+            liquidated=any(
+                fill.kind is FillKind.LIQUIDATION
+                for fill in fills
+                if fill.trade_id not in known and memory.n_entries
+            ),
             instance=self.instance,
             settle=settle_of(exchange.symbol, inverse=rules.market.inverse),
         )
@@ -272,12 +284,18 @@ class Engine:
                 break
             self._step(ev.Tick())
             await self._clock.sleep(_STOP_PAUSE_S)
+        self.left = [] if self._stop is OnExit.KEEP else [*core.open_ids, *core.unresolved]
+        size = core.bot.account[2]
         if self._stop is not OnExit.KEEP or core.halted:
-            self._note(ev.Note("left", {"orders": core.open_ids, "unresolved": core.unresolved}))
+            left = {"orders": core.open_ids, "unresolved": core.unresolved, "position": size}
+            self._note(ev.Note("left", left))
         self._journal_run(
             "stopped", stopping_ms=stopping_ms, unresolved=core.unresolved, open=core.open_ids
         )
-        if self.dead_man:
+        if self.left:
+            # Somebody must still cancel them: the venue, when the countdown ends, or a watchdog.
+            self._note(ev.Note("countdown", {"text": "orders are left to it"}, alert=True))
+        elif self.dead_man:
             try:
                 async with asyncio.timeout(_CLOSE_S):
                     await self._exchange.dead_man(0)
@@ -294,8 +312,13 @@ class Engine:
         for task in reads:
             task.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-        await self._exchange.close()
-        self._write_rows()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._exchange.close()
+        except TimeoutError:
+            log.warning("a connection did not close in time")
+        finally:
+            self._write_rows()
 
     # --- timers ---
 
@@ -308,7 +331,7 @@ class Engine:
             self._step(ev.Tick())
             if self._rows:
                 self._write_rows()
-            if self._beat is not None:
+            if self._beat is not None and not self._is_helpless():
                 self._beat()
             if self._watcher is not None:
                 core = self._live_core()
@@ -317,7 +340,13 @@ class Engine:
     async def _guard(self) -> None:
         while self.dead_man:
             await self._clock.sleep(_DEAD_MAN_EVERY_S)
-            await self._refresh_dead_man()
+            if not self._is_helpless():
+                await self._refresh_dead_man()
+
+    def _is_helpless(self) -> bool:
+        """Whether the bot is halted beside entries that it cannot cancel: then others must."""
+        core = self._live_core()
+        return bool(core.halted) and bool(core.open_entries)
 
     async def _refresh_dead_man(self) -> None:
         try:
@@ -386,7 +415,7 @@ class Engine:
                 self._note(intent)
             else:
                 self._read(intent)
-        if self._rows:
+        if self._rows and not self._behind:
             self._write_rows()
 
     def _send(self, intent: ev.Place) -> None:
@@ -402,11 +431,12 @@ class Engine:
             self._journal.write(rows)
         except JournalError as e:
             # What only reduces is not held up by a full disk; it is written down later.
-            self._rows = [
+            self._rows += [
                 row
                 for row, order in zip(rows[len(self._rows) :], orders, strict=True)
                 if order.reduce_only
-            ] + self._rows
+            ]
+            self._behind = True
             held = [order.client_id for order in orders if not order.reduce_only]
             orders = [order for order in orders if order.reduce_only]
             if held:
@@ -415,6 +445,7 @@ class Engine:
                 return
         else:
             self._rows.clear()
+            self._behind = False
         fault_point("after_journal")
         for order, answer in zip(orders, self._place(orders), strict=True):
             answer.add_done_callback(functools.partial(self._answered, order.client_id, False))
@@ -442,13 +473,15 @@ class Engine:
         try:
             self._journal.write(self._rows)
         except JournalError as e:
-            # They are kept, and nothing is opened until they are written.
+            # They are kept, and tried again every second; nothing is opened until they are written.
+            self._behind = True
             if len(self._rows) > _MOST_WAITING:
                 self._fail(e)
             elif self.core is not None:
                 self._note(ev.Note("journal", {"text": str(e)}))
             return
         self._rows.clear()
+        self._behind = False
         if fills:
             fault_point("after_fill_commit")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import Final
@@ -14,8 +15,10 @@ __all__ = ["STALE_S", "MarketView"]
 STALE_S: Final = 10.0
 """Market data older than this opens nothing, s."""
 
-# Nor do prices that reach us so much later than they usually do, ms.
-_LATE_MS: Final = 3_000
+# Nor do prices that reach us so much later than they usually do, by the monotonic clock, ms.
+_LATE_MS: Final = 3_000.0
+# How late is usual is learnt of the last minutes: clocks drift. Two buckets of so long, s.
+_BUCKET_S: Final = 300.0
 _MOST_IDS: Final = 4096
 
 
@@ -42,7 +45,8 @@ class MarketView:
         self._last_id = -1
         self._ids: deque[str] = deque(maxlen=_MOST_IDS)
         self._known: set[str] = set()
-        self._usual_lag_ms: int | None = None
+        self._lags_ms = [math.inf, math.inf]  # the least of this bucket and of the one before
+        self._bucket_end_s = now.s + _BUCKET_S
         for trade in trades:
             self.is_new(trade.trade_id)
             last_ms = trade.ts_ms
@@ -67,17 +71,16 @@ class MarketView:
 
     def heard(self, ts_ms: int, now: Now) -> None:
         """Take note of an event of the venue's time ``ts_ms``; a late one is no news."""
-        lag_ms = now.ms - ts_ms
-        usual = self._usual_lag_ms
-        if usual is None or lag_ms < usual:
-            self._usual_lag_ms = usual = lag_ms
-        if lag_ms - usual <= _LATE_MS:
+        lag_ms = now.s * 1e3 - ts_ms
+        lags = self._lags_ms
+        if now.s >= self._bucket_end_s:
+            self._bucket_end_s = now.s + _BUCKET_S
+            lags[:] = math.inf, lags[0]
+        if lag_ms < lags[0]:
+            lags[0] = lag_ms
+        if lag_ms - min(lags) <= _LATE_MS:
             self._heard_s = now.s
 
     def age_s(self, now: Now) -> float:
         """Return how old the newest knowledge of the market is."""
         return now.s - self._heard_s
-
-    def clock_was_set(self) -> None:
-        """Learn anew how late events usually are."""
-        self._usual_lag_ms = None

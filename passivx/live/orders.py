@@ -89,7 +89,7 @@ class Ours:
     cancel_s: float = 0.0
     ask_s: float | None = None  # when to look it up
     asking: bool = False
-    asked: int = 0
+    asked: int = 0  # since the last answer
     not_found: int = 0
     again: bool = False  # sent anew after a refusal
     not_found_s: float = 0.0

@@ -18,10 +18,11 @@ from typing import Any, Final
 
 import platformdirs
 
+from passivx._core.types import KIND_NAMES, Kind
 from passivx.clock import Clock, WallClock
 from passivx.config import Config
 from passivx.errors import PassivxError, UnavailableError, VenueError
-from passivx.exchanges.base import Exchange, settle_of
+from passivx.exchanges.base import Exchange, NewOrder, settle_of
 from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.venues import open_exchange
@@ -31,6 +32,7 @@ from passivx.live.engine import Engine
 from passivx.live.events import OnExit
 from passivx.live.journal import Journal
 from passivx.live.lock import AccountLock, account_tag
+from passivx.live.orders import is_own_id, make_id
 from passivx.live.paper import PaperExchange
 from passivx.live.status import EventLog, StatusFile
 from passivx.live.tape import Tape
@@ -45,6 +47,9 @@ _LOG_BYTES: Final = 10 << 20
 _LOGS: Final = 5
 _WATCHDOG_S: Final = 20.0
 _CHECK_S: Final = 1.0
+# Of the 5 s that a stop may take: for a watchdog to end, and for what no engine is there to do.
+_BYE_S: Final = 1.0
+_SWEEP_S: Final = 4.0
 # A restart after a failure: an instance's tag must not come again.
 _TAG: Final = "abcdefghijklmnopqrstuvwxyz0123456789"
 _TAG_LENGTH: Final = 8
@@ -172,9 +177,11 @@ class Session:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.stopped.wait(), wait_s)
                 if self.stopped.is_set():
-                    return
+                    break
             try:
-                await self._run_once()
+                if await self._run_once():
+                    self.breaker.ended_well()
+                    return
             except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
                 raise
             except Exception as e:
@@ -185,9 +192,67 @@ class Session:
                 if _is_for_good(e):
                     raise
                 self.breaker.failed(why)
-        self.breaker.ended_well()
+        # Stopped while no engine was at work: what the stop asks for is done all the same.
+        await self._sweep(tell)
 
-    async def _run_once(self) -> None:
+    async def _sweep(self, tell: Callable[[str], None]) -> None:
+        """Cancel the orders that earlier engines have left, and close the position, as asked for.
+
+        Raises
+        ------
+        PassivxError
+            If that could not be done in the time there is.
+        """
+        if self._on_exit is OnExit.KEEP or self.plan.paper_wallet is not None:
+            return
+        tell("cancelling what earlier runs have left ...")
+        exchange = self.open_exchange()
+        try:
+            async with asyncio.timeout(_SWEEP_S):
+                rules = await exchange.rules()
+                ours = [o for o in await exchange.open_orders() if is_own_id(o.client_id)]
+                await asyncio.gather(*exchange.cancel(ours))
+                size = (await exchange.account()).position.size
+                if self._on_exit is OnExit.FLATTEN and size != 0.0:
+                    order = NewOrder(
+                        client_id=make_id(Kind.STOP_LOSS_POS_PRICE_DIFF, new_instance(), 1),
+                        side=-1 if size > 0.0 else 1,
+                        price=0.0,
+                        qty=min(abs(size), rules.max_market_qty),
+                        reduce_only=True,
+                        at_market=True,
+                    )
+                    self._note_intent(order)
+                    await exchange.place([order])[0]
+                    size = (await exchange.account()).position.size
+                left = [o for o in await exchange.open_orders() if is_own_id(o.client_id)]
+        except (TimeoutError, VenueError) as e:
+            raise PassivxError(f"orders and position may be left at the venue ({e})") from e
+        finally:
+            await exchange.close()
+        if left or (self._on_exit is OnExit.FLATTEN and size != 0.0):
+            raise PassivxError(f"{len(left)} orders and a position of {size:g} are left")
+
+    def _note_intent(self, order: NewOrder) -> None:
+        """Write down an order that no engine sends."""
+        body = {
+            "side": order.side,
+            "price": order.price,
+            "qty": order.qty,
+            "reduce_only": True,
+            "at_market": True,
+            "kind": KIND_NAMES[Kind.STOP_LOSS_POS_PRICE_DIFF],
+            "ideal_price": order.price,
+            "ideal_qty": order.qty,
+        }
+        journal = Journal(self.folder / "journal.db")
+        try:
+            journal.write([(self.clock.time_ms(), "intent", order.client_id, body)])
+        finally:
+            journal.close()
+
+    async def _run_once(self) -> bool:
+        """Run one engine to its end; False when it was stopped before it traded."""
         plan, records = self.plan, self._records
         assert records is not None
         paper = plan.paper_wallet is not None
@@ -213,13 +278,16 @@ class Session:
             )
             if self.stopped.is_set():
                 await exchange.close()
-                return
+                return False
             running = asyncio.get_running_loop().create_task(engine.run())
             guarding = asyncio.get_running_loop().create_task(self._guard(engine, watchdog))
             stopping = asyncio.get_running_loop().create_task(self.stopped.wait())
             try:
-                await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-                if not running.done() and not engine.opened.is_set():
+                tasks = [running, stopping, guarding]
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                if guarding.done() and not guarding.cancelled() and guarding.exception():
+                    await guarding
+                if stopping.done() and not engine.opened.is_set():
                     running.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await running
@@ -227,9 +295,13 @@ class Session:
                 for task in (running, guarding, stopping):
                     task.cancel()
                 await asyncio.gather(running, guarding, stopping, return_exceptions=True)
-            if watchdog is not None:
-                await watchdog.stop()
+            if watchdog is not None and not engine.left:
+                await watchdog.stop(wait_s=_BYE_S)
+            return engine.opened.is_set()
         finally:
+            if watchdog is not None:
+                # Whatever ended otherwise: it cancels what was left.
+                watchdog.leave()
             self.engine = None
             journal.close()
 
@@ -238,6 +310,7 @@ class Session:
         plan = self.plan
         await engine.opened.wait()
         if watchdog is None or engine.dead_man or plan.key_file is None:
+            await asyncio.Event().wait()
             return
         while True:
             if not watchdog.alive:
@@ -256,8 +329,8 @@ class Session:
                         timeout_s=_WATCHDOG_S,
                         log_path=log_path(plan.root, plan.exchange, plan.config),
                     )
-                except PassivxError as e:
-                    log.warning("%s", e)
+                except (PassivxError, OSError) as e:
+                    log.warning("no watchdog: %s", e)
                 else:
                     engine.hold("watchdog", "")
             await self.clock.sleep(_CHECK_S)

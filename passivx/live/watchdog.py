@@ -181,6 +181,12 @@ class Watchdog:
         self._process = None
         return True
 
+    def leave(self) -> None:
+        """Go without a word: it cancels what rests, as if the bot had died."""
+        if self._process is not None:
+            _close(self._process)
+            self._process = None
+
     def _say(self, word: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
