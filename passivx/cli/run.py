@@ -188,7 +188,7 @@ async def _run(plan: Plan, *, yes: bool, allow_withdraw: bool, reset: bool) -> N
         if reset:
             session.breaker.reset()
         if session.breaker.open:
-            raise PassivxError(session.breaker.why())
+            raise PassivxError(f"{session.breaker.why()}, or start once with --reset")
         loop = asyncio.get_running_loop()
         asked = asyncio.Event()
 
