@@ -57,7 +57,12 @@ from passivx.live.orders import (
 )
 from passivx.models import step_parts
 
-__all__ = ["Core", "Mode", "Opening"]
+__all__ = ["LIQUIDATED", "Core", "Mode", "Opening"]
+
+LIQUIDATED: Final = (
+    "the position was liquidated; look at the account and the config before you start again"
+)
+"""Why a bot halts after a liquidation."""
 
 # The process stood still, or the clock was set: everything may have changed meanwhile, s.
 _PAUSE_S: Final = 10.0
@@ -81,8 +86,6 @@ _ASK_AGAIN_S: Final = 20.0
 _HALT_TRIES: Final = 4
 _FLATTEN_AGAIN_S: Final = 0.5
 _HALT_AGAIN_S: Final = 15.0
-# An order of a run that was killed may arrive so long after another has begun, s.
-_LATE_ARRIVALS_S: Final = 15.0
 _MOST_SEEN: Final = 50_000
 _MOST_CLOSED: Final = 2_000
 _EQUITY_S: Final = 60.0
@@ -162,10 +165,12 @@ class Core:
         self.stopping: OnExit | None = None
         self._instance = opening.instance
         self._settle = opening.settle
+        # This run's and those whose orders it takes over: of all others somebody else is in charge.
+        ids = [*opening.intents, *(order.client_id for order in opening.orders)]
+        self._own_instances = {opening.instance, *map(instance_of, ids)} - {""}
         self._n_ids = 0
         self._epoch = 0
         self._last = now
-        self._began_s = now.s
         # The venue's clock against ours: what is read since some time is asked for in its time.
         self._venue_ahead_ms = opening.account.ts_ms - now.ms
         self._account_ms = opening.account.ts_ms
@@ -282,7 +287,7 @@ class Core:
     def _enter(self, now: Now) -> None:
         if self._liquidated_before:
             self._liquidated_before = False
-            self.halt("the position was liquidated while no bot was there; start again to go on")
+            self.halt(f"while no bot was there {LIQUIDATED}")
         passed_s = now.s - self._last.s
         jumped_s = (now.ms - self._last.ms) / 1e3 - passed_s
         self._last = now
@@ -780,8 +785,7 @@ class Core:
 
     def _stranger(self, order: Order, now: Now) -> None:
         """An order with our prefix that we do not know."""
-        own = instance_of(order.client_id) == self._instance
-        if own or now.s - self._began_s < _LATE_ARRIVALS_S:
+        if instance_of(order.client_id) in self._own_instances:
             # Ours after all: it was taken for dead, or left just before the last run died. It must
             # not stand in nobody's books.
             self.counts["risen"] += 1
@@ -1081,10 +1085,7 @@ class Core:
         )
         self.wants_moment = True
         if liquidated:
-            self.halt(
-                "the position was liquidated; look at the account and the config before you start "
-                "again"
-            )
+            self.halt(LIQUIDATED)
         elif fill.kind is FillKind.ADL:
             self.counts["adl"] += 1
         if order is None:

@@ -21,6 +21,7 @@ from passivx import backtest
 from passivx.config import Config, load_config
 from passivx.data.synthetic import BTCUSD, BTCUSDT, synthetic_trades
 from passivx.data.ticks import Ticks, load_ticks
+from passivx.live.core import LIQUIDATED
 from passivx.live.events import Note
 from passivx.live.journal import Entry, read_entries
 from passivx.models import Market
@@ -127,8 +128,6 @@ REAL = [
 
 # Refusals that the backtest knows; to cancel what has just filled is the same in both.
 _ALIKE = ("would_take", "would_not_reduce", "unknown_order", "finished_order")
-
-LIQUIDATED = "the venue has liquidated the position"
 
 Row = tuple[int, float, float, str]
 
