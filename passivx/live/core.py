@@ -1218,7 +1218,9 @@ class Core:
             self._silent_until_s = max(self._silent_until_s, now.s + _HALTED_RULES_S + 1.0)
             self._next_rules_s = now.s + _HALTED_RULES_S
         elif self._in_question:
-            self.halt(self._in_question)
+            self.halt(
+                f"the venue refuses us: {self._in_question}; check key and account, start again"
+            )
         elif "not_trading" in self.mode_reasons:
             self.clear("not_trading")
             self.clear("venue")
