@@ -35,6 +35,8 @@ OVERLAP_MS: Final = 60_000
 
 _RULES_S: Final = 24 * 3600.0
 _HALTED_RULES_S: Final = 10.0
+# What an operator should see to is tried again, so long after, s.
+_QUESTION_S: Final = 5.0
 # While no stream of trades is live, REST is asked for them so often, s.
 _POLL_TRADES_S: Final = 3.0
 
@@ -97,6 +99,7 @@ class Modes(ABC):
         self._links: dict[Link, bool] = {}
         self._silent_until_s = -math.inf
         self._in_question = ""  # why to halt, if the rules do not say that nothing trades
+        self._questions: list[float] = []
         self._refusals: deque[tuple[float, str]] = deque()
         # The venue's clock against ours: what is read since some time is asked for in its time.
         self._venue_ahead_ms = venue_ms - now.ms
@@ -218,9 +221,7 @@ class Modes(ABC):
             self._silent_until_s = max(self._silent_until_s, now.s + _HALTED_RULES_S + 1.0)
             self._next_rules_s = now.s + _HALTED_RULES_S
         elif self._in_question:
-            self.halt(
-                f"the venue refuses us: {self._in_question}; check key and account, start again"
-            )
+            self._answer_question(now)
         elif "not_trading" in self.mode_reasons:
             self.clear("not_trading")
             self.clear("venue")
@@ -238,6 +239,15 @@ class Modes(ABC):
             )
             self.wants_moment = True
         self.rules = rules
+
+    def _answer_question(self, now: Now) -> None:
+        """The symbol trades, and yet we were refused: that may be chance, but not every time."""
+        why, self._in_question = self._in_question, ""
+        self._questions = [s for s in self._questions if s > now.s - MINUTE_S] + [now.s]
+        if len(self._questions) >= MOST_REFUSALS:
+            self.halt(f"the venue refuses us: {why}; check key and account, then start again")
+            return
+        self._silent_until_s = max(self._silent_until_s, now.s + _QUESTION_S)
 
     def _read_trades(self, now: Now) -> None:
         if not self._reading_trades:

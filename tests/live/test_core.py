@@ -681,6 +681,14 @@ def test_what_the_rules_do_not_explain_halts_for_good(then):
         assert len(bed.take(ev.ReadRules)) == 1
         assert bed.core.mode is Mode.HALTED
         assert bed.placed() == bed.cancelled() == []
+    for _ in range(2):  # it is tried again, twice
+        bed.tell(ev.RulesRead(rules_of()))
+        assert bed.core.halted == ""
+        bed.wait(4.5)
+        assert bed.placed() == []
+        bed.wait(1.0)
+        (again,) = bed.placed()
+        bed.answer(again.client_id, "rejected", "halt", code=-1, text="banned")
     bed.tell(ev.RulesRead(rules_of()))
     assert "banned (-1)" in bed.core.halted
     bed.tell(ev.RulesRead(rules_of()))
