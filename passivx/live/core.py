@@ -35,6 +35,8 @@ _ALTERED_S: Final = 8.0  # while somebody's settings keep the bot from opening
 # What a gap has swallowed is waited for so long: a stop must not wait for an answer, s.
 _HOLD_TRADES_S: Final = 2.0
 _FLATTEN_AGAIN_S: Final = 0.5
+# An order that the market has crossed should have told of its fill by then, s.
+_CROSSED_S: Final = 2.0
 _EQUITY_S: Final = 60.0
 
 # A look at an enum costs three times what a comparison does.
@@ -446,7 +448,7 @@ class Core(Working):
         if self.halted and self._halt_tries > 0 and now.s >= self._halt_again_s:
             self._cancel_entries(now)
         self._books.compare(now)
-        if now.s >= self._next_reconcile_s:
+        if now.s >= self._next_reconcile_s or self._was_crossed(now):
             self._reconcile(now)
         if now.s >= self._next_rules_s:
             self._read_rules(now)
@@ -456,6 +458,18 @@ class Core(Working):
             self._record_equity()
         if self.bot.due:
             self.wants_moment = True
+
+    def _was_crossed(self, now: Now) -> bool:
+        """Tell whether the market stands beyond an order of ours that, for all we know, rests."""
+        if now.s < self._next_reconcile_s - RECONCILE_S + _CROSSED_S:
+            return False
+        last = self.bot.market[0]
+        crossed = any(
+            o.state is State.OPEN and o.side * last < o.side * o.price and o.ended is None
+            for o in self._ours.values()
+        )
+        self.counts["crossed"] += crossed
+        return crossed
 
     def _record_equity(self) -> None:
         wallet, _, size, entry_price, _ = self.bot.account

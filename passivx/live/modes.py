@@ -23,7 +23,7 @@ from passivx.models import step_parts
 
 __all__ = ["ASK_AGAIN_S", "MINUTE_S", "MOST_REFUSALS", "OVERLAP_MS", "RECONCILE_S", "Mode", "Modes"]
 
-RECONCILE_S: Final = 30.0
+RECONCILE_S: Final = 10.0
 """The account is read anew at least so often, s."""
 MINUTE_S: Final = 60.0
 MOST_REFUSALS: Final = 3
