@@ -146,7 +146,8 @@ class Journal:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self._open()
-            except (sqlite3.DatabaseError, JournalError) as e:
+            # Where damage is quoted in an error, Python may fail to read the error.
+            except (sqlite3.DatabaseError, JournalError, UnicodeDecodeError) as e:
                 if _code(e) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                     raise JournalError(
                         f"{path}: is in use by another program; close that first"
