@@ -515,6 +515,29 @@ def test_an_entry_that_was_changed_is_noticed(tmp_path, field):
         assert journal.memory().n_entries == 0
 
 
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b"CREATE VIEW fills", b"CREATE VIE\xc8 fills"),
+        (b"CREATE VIEW fills", b"CREATE VIEW fi\xc8ls"),
+        (b"type = 'payment'", b"type = 'paymen\xc8'"),
+        (b"type = 'payment'", b"type = 'paymend'"),
+        (b"body TEXT NOT NULL", b"body TEX\xc8 NOT NULL"),
+    ],
+)
+def test_a_schema_that_was_changed_is_noticed(tmp_path, was, now):
+    path = tmp_path / "journal.db"
+    with opened(path) as journal:
+        journal.write(rows_to_keep())
+    content = path.read_bytes()
+    assert was in content
+    path.write_bytes(content.replace(was, now, 1))
+    with opened(path) as journal:
+        assert journal.quarantined is not None
+        journal.write([intent(1)])
+    assert rows_in(path) == [intent(1)]
+
+
 @pytest.mark.parametrize("seq", [1, 17])
 def test_an_entry_that_was_taken_out_is_noticed(tmp_path, seq):
     path = tmp_path / "journal.db"
