@@ -53,7 +53,7 @@ ROOT = Path(__file__).parents[1]
 QUICK = int(os.environ.get("PASSIVX_BENCH_ROWS", "1000000")) < 1_000_000
 ROUNDS = int(os.environ.get("PASSIVX_BENCH_ROUNDS", "2" if QUICK else "7"))
 # By how often the bot looks at the market: shots of a round.
-REPEATS = {5: 10, 100: 5} if QUICK else {5: 200, 100: 50}
+REPEATS = {1: 10, 100: 5} if QUICK else {1: 400, 100: 50}
 
 
 def config_for(symbol: str) -> Config:

@@ -373,7 +373,9 @@ class Engine:
             self._moment = self._clock.call_later(self._gather_s, self._end_moment)
 
     def _end_moment(self) -> None:
-        self._moment = None
+        if self._moment is not None:
+            self._moment.cancel()
+            self._moment = None
         self._step(ev.Moment())
 
     # --- the core ---
@@ -570,8 +572,12 @@ class Engine:
         except Exception as e:
             self._fail(e)
             return
-        if core.wants_moment and self._moment is None:
-            self._want_moment()
+        if core.wants_moment:
+            if self._gather_s > 0.0:
+                self._want_moment()
+            else:
+                # A stop level is reached: a turn of the loop would only cost time.
+                self._end_moment()
         if new and self._watcher is not None:
             self._watcher.trade(trade_id, price, qty, ts_ms, buyer_maker)
 
