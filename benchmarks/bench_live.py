@@ -14,7 +14,7 @@ No TLS. Each side has a core of its own, and a process of the idle class keeps i
 
 A stop is armed by a requote. With the shortest that a config may have, 100 ms, the bot stands idle
 between shots and all of its path is cold. The other benchmarks of this kind measure warm paths, so
-there are rounds with one of 5 ms too. PASSIVX_BENCH_ROUNDS sets how many rounds there are (7).
+there are rounds with one of 1 ms too. PASSIVX_BENCH_ROUNDS sets how many rounds there are (7).
 """
 
 from __future__ import annotations
