@@ -468,7 +468,8 @@ class Core(Working):
             o.state is State.OPEN and o.side * last < o.side * o.price and o.ended is None
             for o in self._ours.values()
         )
-        self.counts["crossed"] += crossed
+        if crossed:
+            self.counts["crossed"] += 1
         return crossed
 
     def _record_equity(self) -> None:

@@ -292,6 +292,8 @@ class Engine:
         self._journal_run(
             "stopped", stopping_ms=stopping_ms, unresolved=core.unresolved, open=core.open_ids
         )
+        if self._watcher is not None:
+            self._watcher.status({**core.status(), "mode": "stopped"})
         if self.left:
             # Somebody must still cancel them: the venue, when the countdown ends, or a watchdog.
             self._note(ev.Note("countdown", {"text": "orders are left to it"}, alert=True))
@@ -494,9 +496,10 @@ class Engine:
         self._write_rows()
 
     def _note(self, note: ev.Note) -> None:
-        (log.warning if note.alert else log.info)("%s %s", note.event, dict(note.fields))
         if self._watcher is not None:
             self._watcher.note(note, self._clock.time_ms())
+        else:
+            (log.warning if note.alert else log.info)("%s %s", note.event, dict(note.fields))
 
     # --- reads ---
 

@@ -34,7 +34,7 @@ from passivx.live.journal import Journal
 from passivx.live.lock import AccountLock, account_tag
 from passivx.live.orders import is_own_id, make_id
 from passivx.live.paper import PaperExchange
-from passivx.live.status import EventLog, StatusFile
+from passivx.live.status import EventHandler, EventLog, StatusFile
 from passivx.live.tape import Tape
 from passivx.live.watchdog import Watchdog
 from passivx.models import Market
@@ -362,6 +362,9 @@ class Records:
         self.tell: Callable[[str], None] = lambda _: None
         self._verbose = plan.config.logging_level > 0
         self._log = EventLog(path, max_bytes=_LOG_BYTES, keep=_LOGS, clock=clock)
+        # What the clients have to say belongs there too, and nowhere else.
+        self._handler = EventHandler(self._log)
+        logging.getLogger("passivx").addHandler(self._handler)
         self._status = StatusFile(folder / "status.json", clock=clock)
         self._tape = Tape(folder / "tape")
         self._about = {
@@ -408,5 +411,6 @@ class Records:
 
     def close(self) -> None:
         """Write what waits."""
+        logging.getLogger("passivx").removeHandler(self._handler)
         self._tape.flush()
         self._log.close()
