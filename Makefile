@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 # Of each fuzz target in `make nightly`.
 FUZZ_S ?= 600
+# Of the chaos on a virtual clock in `make nightly`, fresh ones each time.
+CHAOS_SEEDS ?= 10000
 # cython-lint starts pycodestyle by name.
 export PATH := $(abspath $(BIN)):$(PATH)
 
@@ -75,6 +77,8 @@ bench: $(VENV)/.dev
 
 nightly: $(VENV)/.dev
 	$(BIN)/pytest -n $(JOBS) -m nightly
+	PASSIVX_CHAOS_FIRST=$$(date +%s) PASSIVX_CHAOS_SEEDS=$(CHAOS_SEEDS) $(BIN)/pytest -n $(JOBS) \
+		tests/chaos/test_tier1.py -k nothing_is_sent_twice
 	for target in $$(ls tests/fuzz/corpus); do \
 		$(BIN)/python -m tests.fuzz.run $$target --seconds $(FUZZ_S) || exit 1; done
 
