@@ -37,6 +37,8 @@ _RULES_S: Final = 24 * 3600.0
 _HALTED_RULES_S: Final = 10.0
 # What an operator should see to is tried again, so long after, s.
 _QUESTION_S: Final = 5.0
+# Between readings that fail, so often at the least, s.
+_LONGEST_WAIT_S: Final = 8.0
 # While no stream of trades is live, REST is asked for them so often, s.
 _POLL_TRADES_S: Final = 3.0
 
@@ -260,7 +262,7 @@ class Modes(ABC):
         if event.what == "reconcile":
             self._reconciling = False
             self.gate("account", f"could not be read: {event.why}")
-            self._wait_reconcile_s = min(30.0, self._wait_reconcile_s * 2.0)
+            self._wait_reconcile_s = min(_LONGEST_WAIT_S, self._wait_reconcile_s * 2.0)
             self._next_reconcile_s = now.s + max(self._wait_reconcile_s, event.retry_after_s)
         elif event.what == "rules":
             self._reading_rules = False

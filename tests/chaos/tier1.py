@@ -201,7 +201,7 @@ class Checker:
     world: World
     config: Config
     committed: set[str] = field(default_factory=set)
-    fills_committed: Counter[str] = field(default_factory=Counter)
+    slots: dict[str, tuple[Any, ...]] = field(default_factory=dict)  # by client id
     accepted: Counter[str] = field(default_factory=Counter)
     silent: bool = False  # nothing may be created any more
     journal_is_full: bool = False
@@ -225,6 +225,14 @@ class Checker:
         if self.accepted[name] > 1:
             raise Broken(f"I2: {name} was sent twice")
         self.creates.append(self.world.clock.monotonic_s())
+        slot = self.slots.get(name)
+        twins = [
+            o.client_id
+            for o in venue.open_orders()
+            if slot is not None and self.slots.get(o.client_id) == slot
+        ]
+        if twins and not order.at_market:
+            raise Broken(f"I2: {name} has the slot of {twins}, which rests")
         if order.at_market and not order.reduce_only:
             raise Broken(f"I8: {name} takes and may enlarge the position")
         if order.reduce_only:
@@ -272,7 +280,11 @@ class SpyJournal(Journal):
                 raise JournalError("database or disk is full")
         super().write(rows)
         if checker is not None:
-            checker.committed |= {key for _, kind, key, _ in rows if kind == "intent"}
+            for _, kind, key, body in rows:
+                if kind == "intent":
+                    checker.committed.add(key)
+                    names = ("side", "ideal_price", "reduce_only", "kind")
+                    checker.slots[key] = tuple(body[name] for name in names)
 
 
 @dataclass
@@ -485,10 +497,12 @@ class Run:
         if what == "kill_and_lose_journal":
             for end in ("", "-wal", "-shm"):
                 Path(f"{path}{end}").unlink(missing_ok=True)
-            self.checker.fills_committed.clear()
         elif what == "kill_and_old_journal":
             for end in ("-wal", "-shm"):
                 Path(f"{path}{end}").unlink(missing_ok=True)
+        if "journal" in what:
+            # What an order was meant to be, only a whole journal knows.
+            self.checker.slots.clear()
         await self.to(self.world.clock.monotonic_s() + min(s, 4.0))
         await self.start()
 
