@@ -38,6 +38,7 @@ _FLATTEN_AGAIN_S: Final = 0.5
 # An order that the market has crossed should have told of its fill by then, s.
 _CROSSED_S: Final = 2.0
 _EQUITY_S: Final = 60.0
+_HOLD_S: Final = 15.0  # of everything, unless it is told again or ended
 
 # A look at an enum costs three times what a comparison does.
 _CANCEL: Final = int(What.CANCEL)
@@ -99,6 +100,7 @@ class Core(Working):
         self._next_equity_s = now.s
         self._mark_price = math.nan
         self._flatten_again_s = -math.inf
+        self._held_until_s = math.nan
         self._liquidated_before = opening.liquidated
 
         flow_rules = np.zeros(1, FLOW_RULES_DTYPE)
@@ -492,7 +494,12 @@ class Core(Working):
     def _hold(self, event: ev.Hold, now: Now) -> None:
         if event.why:
             self.gate(event.name, event.why, alert=True)
+            if event.everything:
+                self._held_until_s = now.s + _HOLD_S
+                self._silent_until_s = max(self._silent_until_s, self._held_until_s)
         else:
+            if self._silent_until_s == self._held_until_s:
+                self._silent_until_s = now.s  # no venue has asked for more
             self.clear(event.name)
 
     # --- the end ---

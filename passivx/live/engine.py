@@ -165,9 +165,9 @@ class Engine:
         self._stop = on_exit
         self._wake.set()
 
-    def hold(self, name: str, why: str) -> None:
-        """Open nothing for that reason, until the same name is told with ""."""
-        self._step(ev.Hold(name, why))
+    def hold(self, name: str, why: str, *, everything: bool = False) -> None:
+        """Open nothing, or send nothing at all, for that reason, until it is told with ""."""
+        self._step(ev.Hold(name, why, everything))
 
     async def _wait_for_end(self) -> None:
         await self._wake.wait()

@@ -206,10 +206,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Open nothing for a reason outside the core, until it is told with ``why`` ""."""
+    """Open nothing for a reason outside the core, until it is told with ``why`` "".
+
+    ``everything``: send nothing at all meanwhile.
+    """
 
     name: str
     why: str
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)

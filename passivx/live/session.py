@@ -312,9 +312,10 @@ class Session:
         if watchdog is None or engine.dead_man or plan.key_file is None:
             await asyncio.Event().wait()
             return
+        acted = False  # there was one, so it cancels now, whatever we would send
         while True:
             if not watchdog.alive:
-                engine.hold("watchdog", "no watchdog stands by")
+                engine.hold("watchdog", "no watchdog stands by", everything=acted)
                 core = engine.core
                 try:
                     # One that has acted is let finish first.
@@ -332,6 +333,7 @@ class Session:
                 except (PassivxError, OSError) as e:
                     log.warning("no watchdog: %s", e)
                 else:
+                    acted = True
                     engine.hold("watchdog", "")
             await self.clock.sleep(_CHECK_S)
 
