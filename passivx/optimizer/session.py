@@ -204,6 +204,8 @@ class _Session:
                 for old in folder.resolve().glob(f"{TEMPORARY}*"):
                     if old != mapped:  # of a process that was killed
                         shutil.rmtree(old, ignore_errors=True)
+                for torn in folder.rglob(".*.tmp"):  # `files.atomic_write`'s, of the same
+                    torn.unlink(missing_ok=True)
                 result = self._run(jobs)
                 finished = True
             finally:
