@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from passivx._core import compat
 from passivx._core.exact import EXACT_DTYPE
-from passivx._core.flow import FLOW_RULES_DTYPE
 from passivx._core.matching import FillMode
 from passivx.config import Config
 from passivx.documents import Number, fields_of, is_number
@@ -181,8 +180,7 @@ class ExactRun:
         out = np.zeros(1, EXACT_DTYPE)
         out["strategy"] = config.strategy_record()
         out["market"] = self.market.record(config.venue_leverage)
-        for name in FLOW_RULES_DTYPE.names or ():
-            out["flow"][name] = getattr(config, name)
+        out["flow"] = config.flow_record()
         for name in _RUN_NUMBERS:
             out[name] = getattr(self, name)
         out["ema_span"] = config.indicator_settings.tick_ema.span

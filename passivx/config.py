@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from passivx._core.flow import FLOW_RULES_DTYPE
 from passivx._core.types import STRATEGY_DTYPE
 from passivx.documents import Checking, Flag, Name, Number, load_document, problems_of, wanted
 from passivx.errors import ConfigError
@@ -210,6 +211,13 @@ class Config(_Settings):
         out = np.zeros(1, STRATEGY_DTYPE)
         for name in STRATEGY_DTYPE.names or ():
             out[name] = values[name]
+        return out
+
+    def flow_record(self) -> npt.NDArray[np.void]:
+        """Return what the order flow goes by: one FLOW_RULES_DTYPE record, shape (1,)."""
+        out = np.zeros(1, FLOW_RULES_DTYPE)
+        for name in FLOW_RULES_DTYPE.names or ():
+            out[name] = getattr(self, name)
         return out
 
 

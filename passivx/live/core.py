@@ -15,10 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-
 from passivx._core.bot import Bot
-from passivx._core.flow import FLOW_RULES_DTYPE, What
+from passivx._core.flow import What
 from passivx._core.types import KIND_NAMES, Kind
 from passivx.config import Config
 from passivx.exchanges.base import Account, Link, Order, PublicTrade, Rules
@@ -26,7 +24,7 @@ from passivx.live import events as ev
 from passivx.live.events import Event, Intent, Note, Now, OnExit, Record
 from passivx.live.market import STALE_S, MarketView
 from passivx.live.modes import RECONCILE_S, Mode
-from passivx.live.orders import Ours, State, instance_of, make_id
+from passivx.live.orders import CLOSING, Ours, State, closing_order, instance_of, make_id
 from passivx.live.working import LIQUIDATED, PAUSE_S, Working
 
 __all__ = ["LIQUIDATED", "Core", "Mode", "Opening"]
@@ -103,13 +101,10 @@ class Core(Working):
         self._held_until_s = math.nan
         self._liquidated_before = opening.liquidated
 
-        flow_rules = np.zeros(1, FLOW_RULES_DTYPE)
-        for name in FLOW_RULES_DTYPE.names or ():
-            flow_rules[name] = getattr(config, name)
         self.bot = Bot(
             config.strategy_record(),
             market.record(config.venue_leverage),
-            flow_rules,
+            config.flow_record(),
             market.tier_records(),
             wallet=opening.account.wallet,
             price=opening.trades[0].price,
@@ -221,9 +216,7 @@ class Core(Working):
                     self.bot.arrived(side, False)
                     self.wants_moment = True
                 else:
-                    order.cancelling = True
-                    order.cancel_answered = order.cancel_unknown = False
-                    order.cancel_s = now.s
+                    order.begin_cancel(now.s)
                     cancels.append(order.as_order())
                 continue
             if cancels:
@@ -522,17 +515,11 @@ class Core(Working):
             self._flattened = True
             self._flatten_again_s = now.s + _FLATTEN_AGAIN_S
             self._n_ids += 1
-            order = Ours(
-                id=0,
-                client_id=make_id(Kind.STOP_LOSS_POS_PRICE_DIFF, self._instance, self._n_ids),
-                side=-1 if size > 0.0 else 1,
-                price=self.bot.market[0],
-                qty=min(abs(size), self.rules.max_market_qty),
-                reduce_only=True,
-                at_market=True,
-                kind=int(Kind.STOP_LOSS_POS_PRICE_DIFF),
-                ideal_price=self.bot.market[0],
-                ideal_qty=abs(size),
+            order = closing_order(
+                make_id(CLOSING, self._instance, self._n_ids),
+                size,
+                self.bot.market[0],
+                most=self.rules.max_market_qty,
                 sent_s=now.s,
                 sent_ms=now.ms,
             )

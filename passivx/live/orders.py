@@ -13,14 +13,16 @@ from enum import StrEnum
 from typing import Any, Final
 
 from passivx._core.types import KIND_NAMES, Kind
-from passivx.exchanges.base import Order, OrderStatus
+from passivx.exchanges.base import NewOrder, Order, OrderStatus
 
 __all__ = [
+    "CLOSING",
     "FENCE_S",
     "PREFIX",
     "Ours",
     "State",
     "body_of",
+    "closing_order",
     "instance_of",
     "is_own_id",
     "kind_of",
@@ -30,6 +32,9 @@ __all__ = [
 
 PREFIX: Final = "pvx-"
 """What every client id of every bot begins with: nobody else's orders are ever touched."""
+
+CLOSING: Final = Kind.STOP_LOSS_POS_PRICE_DIFF
+"""What an order that closes the position at the end goes by."""
 
 # Both clients have the venue refuse what arrives later than this after it was stamped.
 _RECV_WINDOW_S: Final = 5.0
@@ -121,6 +126,23 @@ class Ours:
             ts_ms=self.told_ms,
         )
 
+    def as_new(self) -> NewOrder:
+        """Return it as it is sent."""
+        return NewOrder(
+            client_id=self.client_id,
+            side=self.side,
+            price=self.price,
+            qty=self.qty,
+            reduce_only=self.reduce_only,
+            at_market=self.at_market,
+        )
+
+    def begin_cancel(self, now_s: float) -> None:
+        """Take note that a cancel is sent now."""
+        self.cancelling = True
+        self.cancel_answered = self.cancel_unknown = False
+        self.cancel_s = now_s
+
     def is_news(self, order: Order) -> bool:
         """Tell whether a word about it is newer than what is known: states never run backwards."""
         if self.ended is not None:
@@ -152,6 +174,26 @@ def kind_of(client_id: str, *, reduce_only: bool) -> int:
     if parts:
         return _KINDS[parts[1]]
     return int(Kind.CLOSE if reduce_only else Kind.REENTRY)
+
+
+def closing_order(
+    client_id: str, size: float, price: float, *, most: float, sent_s: float, sent_ms: int
+) -> Ours:
+    """Return a market order, outside the grid, that closes a position, ``most`` of it at once."""
+    return Ours(
+        id=0,
+        client_id=client_id,
+        side=-1 if size > 0.0 else 1,
+        price=price,
+        qty=min(abs(size), most),
+        reduce_only=True,
+        at_market=True,
+        kind=int(CLOSING),
+        ideal_price=price,
+        ideal_qty=abs(size),
+        sent_s=sent_s,
+        sent_ms=sent_ms,
+    )
 
 
 def body_of(order: Ours) -> dict[str, Any]:

@@ -18,11 +18,10 @@ from typing import Any, Final
 
 import platformdirs
 
-from passivx._core.types import KIND_NAMES, Kind
 from passivx.clock import Clock, WallClock
 from passivx.config import Config
 from passivx.errors import PassivxError, UnavailableError, VenueError
-from passivx.exchanges.base import Exchange, NewOrder, settle_of
+from passivx.exchanges.base import Exchange, settle_of
 from passivx.exchanges.endpoints import Endpoints
 from passivx.exchanges.keys import ApiKey
 from passivx.exchanges.venues import open_exchange
@@ -32,7 +31,7 @@ from passivx.live.engine import Engine
 from passivx.live.events import OnExit
 from passivx.live.journal import Journal
 from passivx.live.lock import AccountLock, account_tag
-from passivx.live.orders import is_own_id, make_id
+from passivx.live.orders import CLOSING, Ours, body_of, closing_order, is_own_id, make_id
 from passivx.live.paper import PaperExchange
 from passivx.live.status import EventHandler, EventLog, StatusFile
 from passivx.live.tape import Tape
@@ -214,16 +213,16 @@ class Session:
                 await asyncio.gather(*exchange.cancel(ours))
                 size = (await exchange.account()).position.size
                 if self._on_exit is OnExit.FLATTEN and size != 0.0:
-                    order = NewOrder(
-                        client_id=make_id(Kind.STOP_LOSS_POS_PRICE_DIFF, new_instance(), 1),
-                        side=-1 if size > 0.0 else 1,
-                        price=0.0,
-                        qty=min(abs(size), rules.max_market_qty),
-                        reduce_only=True,
-                        at_market=True,
+                    order = closing_order(
+                        make_id(CLOSING, new_instance(), 1),
+                        size,
+                        (await exchange.mark()).mark_price,
+                        most=rules.max_market_qty,
+                        sent_s=self.clock.monotonic_s(),
+                        sent_ms=self.clock.time_ms(),
                     )
-                    self._note_intent(order)
-                    await exchange.place([order])[0]
+                    self._write_intent(order)
+                    await exchange.place([order.as_new()])[0]
                     size = (await exchange.account()).position.size
                 left = [o for o in await exchange.open_orders() if is_own_id(o.client_id)]
         except (TimeoutError, VenueError) as e:
@@ -233,23 +232,10 @@ class Session:
         if left or (self._on_exit is OnExit.FLATTEN and size != 0.0):
             raise PassivxError(f"{len(left)} orders and a position of {size:g} are left")
 
-    def _note_intent(self, order: NewOrder) -> None:
+    def _write_intent(self, order: Ours) -> None:
         """Write down an order that no engine sends."""
-        body = {
-            "side": order.side,
-            "price": order.price,
-            "qty": order.qty,
-            "reduce_only": True,
-            "at_market": True,
-            "kind": KIND_NAMES[Kind.STOP_LOSS_POS_PRICE_DIFF],
-            "ideal_price": order.price,
-            "ideal_qty": order.qty,
-        }
-        journal = Journal(self.folder / "journal.db")
-        try:
-            journal.write([(self.clock.time_ms(), "intent", order.client_id, body)])
-        finally:
-            journal.close()
+        with contextlib.closing(Journal(self.folder / "journal.db")) as journal:
+            journal.write([(order.sent_ms, "intent", order.client_id, body_of(order))])
 
     async def _run_once(self) -> bool:
         """Run one engine to its end; False when it was stopped before it traded."""

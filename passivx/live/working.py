@@ -19,7 +19,6 @@ from passivx.config import Config
 from passivx.exchanges.base import (
     Fill,
     FillKind,
-    NewOrder,
     Order,
     OrderStatus,
     Outcome,
@@ -135,17 +134,7 @@ class Working(Modes):
             self._epoch += 1
             self._out.append(
                 ev.Place(
-                    [
-                        NewOrder(
-                            client_id=o.client_id,
-                            side=o.side,
-                            price=o.price,
-                            qty=o.qty,
-                            reduce_only=o.reduce_only,
-                            at_market=o.at_market,
-                        )
-                        for o in places
-                    ],
+                    [o.as_new() for o in places],
                     [body_of(o) for o in places],
                 )
             )
@@ -159,9 +148,7 @@ class Working(Modes):
         """Cancel outside the flow; one whose cancel has no answer is cancelled again."""
         due = [o for o in orders if o.ended is None and (not o.cancelling or o.cancel_unknown)]
         for order in due:
-            order.cancelling = True
-            order.cancel_answered = order.cancel_unknown = False
-            order.cancel_s = now.s
+            order.begin_cancel(now.s)
         if due:
             self._flush([], [o.as_order() for o in due])
 
