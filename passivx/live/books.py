@@ -16,7 +16,7 @@ from passivx.config import Config
 from passivx.exchanges.base import Account, Payment
 from passivx.live.events import Intent, Note, Now, Record
 
-__all__ = ["MONEY_STEP", "Books", "Desk"]
+__all__ = ["MONEY_STEP", "Books", "Desk", "payment_body"]
 
 MONEY_STEP: Final = 3e-8
 """Figures of money come with 8 decimals: what rounding makes of two of them, settle currency."""
@@ -218,6 +218,11 @@ class Books:
 
     def _record(self, what: str, was: float, now: float, **more: Any) -> None:
         self._desk.tell(Record("adopted", what, {"was": was, "is": now, **more}))
+
+
+def payment_body(payment: Payment) -> dict[str, Any]:
+    """Return what the journal keeps of a payment."""
+    return {"amount": payment.amount, "venue_ts_ms": payment.ts_ms}
 
 
 def _same_money(a: float, b: float) -> bool:

@@ -35,6 +35,7 @@ from passivx.exchanges.base import (
 )
 from passivx.exchanges.stream import StreamState
 from passivx.live import events as ev
+from passivx.live.books import payment_body
 from passivx.live.core import Core, Opening
 from passivx.live.events import Event, Intent, Now, OnExit
 from passivx.live.fault_points import fault_point
@@ -225,21 +226,16 @@ class Engine:
             await self._clock.sleep(_OPENING_PAUSE_S)
         else:
             raise UnavailableError("the account moves faster than it can be read; start again")
-        known = set(memory.fill_ids)
+        known, paid = set(memory.fill_ids), set(memory.payment_ids)
         rows = [
             (now_ms, "fill", fill.trade_id, _body_of_old(fill))
             for fill in fills
             if fill.trade_id not in known
         ]
         rows += [
-            (
-                now_ms,
-                "payment",
-                payment.id,
-                {"amount": payment.amount, "venue_ts_ms": payment.ts_ms},
-            )
+            (now_ms, "payment", payment.id, payment_body(payment))
             for payment in payments
-            if payment.id not in memory.payment_ids
+            if payment.id not in paid
         ]
         self._journal.write(rows)
         seen = [*memory.fill_ids, *(fill.trade_id for fill in fills)]

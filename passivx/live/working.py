@@ -28,7 +28,7 @@ from passivx.exchanges.base import (
     Verdict,
 )
 from passivx.live import events as ev
-from passivx.live.books import MONEY_STEP, Books
+from passivx.live.books import MONEY_STEP, Books, payment_body
 from passivx.live.events import Note, Now, Record
 from passivx.live.market import MarketView
 from passivx.live.modes import ASK_AGAIN_S, MINUTE_S, MOST_REFUSALS, OVERLAP_MS, Modes
@@ -678,9 +678,7 @@ class Working(Modes):
         self._epoch += 1
         self._books.pay(payment)
         self._books.booked(now)
-        self._out.append(
-            Record("payment", payment.id, {"amount": payment.amount, "venue_ts_ms": payment.ts_ms})
-        )
+        self._out.append(Record("payment", payment.id, payment_body(payment)))
 
     # --- orders of earlier runs ---
 
